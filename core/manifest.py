@@ -27,11 +27,11 @@ def sha256_of(path: Path) -> str:
     """sha256 of a file, or of a folder's files by name (manifests and hidden files left out)."""
     if path.is_dir():
         total = hashlib.sha256()
-        for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST and not p.name.startswith(".")):
-            total.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
+        for member in sorted(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST and not p.name.startswith(".")):
+            total.update(f"{member.relative_to(path).as_posix()}\0{sha256_of(member)}\n".encode())
         return total.hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:

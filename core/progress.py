@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -28,7 +28,7 @@ def plain_line(label: str, done: int, total: int | None, unit: str, seconds: flo
 
 def track(items: Iterable[Item], label: str, total: int | None = None, unit: str = "files") -> Iterator[Item]:
     """Yield the items and show how far, how fast and how long still."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     show = _bar if sys.stderr.isatty() else _lines
     return show(items, label, total, unit)

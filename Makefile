@@ -1,0 +1,63 @@
+# make repro   everything: environment, llama.cpp build, the whole pipeline and its report (profile in params.yaml)
+# make test    the environment if it is not there, then the tests
+# make build   the environment only
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.PHONY: repro test build lint slow serve base
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.built
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export TOKENIZERS_PARALLELISM := false
+
+repro: build
+	python -m phase2_train doctor
+	dvc repro
+	echo "report: eval/reports/report.html"
+	echo "next:   python -m phase4_serve up --workspace ."
+
+test: build
+	python -m pytest
+
+slow: build
+	python -m pytest -m slow
+
+lint: build
+	ruff check . && ruff format --check . && mypy
+
+serve: build
+	python -m phase4_serve up --workspace .
+
+# the shipped base again, from scratch: hours on 2 cores
+base: build
+	for step in ingest clean scrub; do python -m phase1_data $$step --profile base --out phase1_data/out-base; done
+	python -m phase2_train pretrain --tokenizer-only
+	python -m phase1_data samples --profile base --out phase1_data/out-base
+	python -m phase2_train pretrain
+
+build: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock llama-server.txt
+	step() { echo "[$$((SECONDS / 60))m$$((SECONDS % 60))s] $$*"; }
+	fail() { echo "error: $$*" >&2; exit 5; }
+	"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
+		|| fail "Python 3.11 or 3.12 is needed, found $$("$(PYTHON)" --version 2>&1): name one with \`make PYTHON=python3.12 ...\`"
+	command -v c++ g++ clang++ > /dev/null \
+		|| fail "no C++ compiler: install one (Debian: apt install g++; macOS: xcode-select --install), or see README, Without a compiler"
+	step "virtual environment in $(VENV) ($$("$(PYTHON)" --version))"
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	has_server() { test -x "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/bin/llama-server"; }
+	if ! has_server; then
+		step "llama.cpp: llama-server, tools and the Python binding (one compile, 4 to 8 minutes on 2 cores)"
+		# pip's wheel cache ignores build settings: a plain build cached earlier would come without llama-server
+		pip install -q --no-cache-dir --force-reinstall --no-deps -r llama-server.txt
+		has_server || fail "the llama.cpp build brought no llama-server: see the compiler's messages above"
+	fi
+	step "Python packages at the versions of requirements.lock"
+	pip install -q -c requirements.lock -e '.[train,serve,dev]'
+	test -d .dvc || dvc init -q --no-scm
+	step "ready"
+	touch $@
