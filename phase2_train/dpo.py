@@ -25,7 +25,7 @@ from core.records import Row, read_jsonl, write_json
 from phase2_train import base as base_model
 from phase2_train.params import DpoParams, SftParams
 from phase2_train.rows import hole_of, load_codec
-from phase2_train.sft import keep_adapter_in_float32, precision
+from phase2_train.sft import adapter_in_float32, precision
 from phase2_train.watch import Watch
 
 PAIRS_MADE_BY = "python -m phase2_train pairs"
@@ -107,15 +107,15 @@ def run(pairs: Path, base: Path, adapter: Path, out: Path, params: DpoParams, sf
     model = PeftModel.from_pretrained(base_model.load(base, sft.bits, chosen), adapter, is_trainable=True)
     tokens = sum(2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows) / len(rows)
     watch = Watch("dpo", out, tokens * params.batch * params.accumulate)
-    trainer = TokenizedDPO(
-        model=model,
-        args=trainer_config(params, out / "scratch", chosen),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(base),
-        callbacks=[watch],
-    )
+    with adapter_in_float32(model):
+        trainer = TokenizedDPO(
+            model=model,
+            args=trainer_config(params, out / "scratch", chosen),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=AutoTokenizer.from_pretrained(base),
+            callbacks=[watch],
+        )
     trainer.remove_callback(PrinterCallback)  # Watch prints
-    keep_adapter_in_float32(model)
     trainer.train()
     logged = [entry for entry in watch.history if "rewards/accuracies" in entry]
     metrics = {key.replace("/", "_"): value for key, value in logged[-1].items() if key.startswith(("loss", "rewards", "logps"))}

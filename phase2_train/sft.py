@@ -6,7 +6,9 @@ Out: <out>/adapter (peft), metrics.json, dvclive plots, manifest.json
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,17 @@ def precision(chosen: base_model.Machine) -> dict[str, Any]:
     return {"bf16": chosen.dtype == torch.bfloat16, "fp16": chosen.dtype == torch.float16, "use_cpu": chosen.device == "cpu"}
 
 
-def keep_adapter_in_float32(model: torch.nn.Module) -> None:
-    """Undo trl's cast of a QLoRA adapter to bfloat16, which rounds updates of DPO's size away."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+@contextlib.contextmanager
+def adapter_in_float32(model: torch.nn.Module) -> Iterator[None]:
+    """Undo what trl does to a QLoRA adapter while a trainer is made: cast to bfloat16.
+
+    The cast rounds the weights once (DPO would not start at the SFT adapter), and later every update of DPO's size away.
+    """
+    exact = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    yield
+    for name, parameter in model.named_parameters():
+        if name in exact:
+            parameter.data = exact[name]
 
 
 def load_trainable(folder: Path, params: SftParams, chosen: base_model.Machine) -> Any:
@@ -118,16 +126,16 @@ def run(samples: Path, base: Path, out: Path, params: SftParams) -> dict[str, fl
     model = load_trainable(base, params, chosen)
     mean_tokens = sum(len(row.ids) for row in train) / len(train)
     watch = Watch("sft", out, mean_tokens * params.batch * params.accumulate)
-    trainer = SFTTrainer(
-        model=model,
-        args=trainer_config(params, out / "scratch", chosen),
-        train_dataset=dataset(train),
-        eval_dataset=dataset(valid),
-        processing_class=AutoTokenizer.from_pretrained(base),
-        callbacks=[watch],
-    )
+    with adapter_in_float32(model):
+        trainer = SFTTrainer(
+            model=model,
+            args=trainer_config(params, out / "scratch", chosen),
+            train_dataset=dataset(train),
+            eval_dataset=dataset(valid),
+            processing_class=AutoTokenizer.from_pretrained(base),
+            callbacks=[watch],
+        )
     trainer.remove_callback(PrinterCallback)  # Watch prints
-    keep_adapter_in_float32(model)
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     metrics = {"valid_loss_before": before, "valid_loss": trainer.evaluate()["eval_loss"], "train_rows": len(train)}

@@ -61,13 +61,13 @@ def save(tokenizer: Tokenizer, folder: Path, context: int) -> None:
 
 
 def run(files: Path, folder: Path, vocab: int, context: int, max_bytes: int = 40_000_000) -> int:
-    """Train on the files' contents up to `max_bytes` (merges settle long before) and return the vocabulary's size."""
+    """Train on files of every package, up to `max_bytes` (merges settle long before), and return the vocabulary's size."""
+    rows = read_parquet(files, "python -m phase1_data scrub --profile base --out phase1_data/out-base", ["file_id", "content"])
     texts: list[str] = []
-    taken = 0
-    for row in read_parquet(files, "python -m phase1_data scrub --profile base --out phase1_data/out-base", ["content"]):
+    for row in sorted(rows, key=lambda row: str(row["file_id"])):  # a hash: mixes the packages
         texts.append(row["content"])
-        taken += len(row["content"])
-        if taken > max_bytes:
+        max_bytes -= len(row["content"])
+        if max_bytes < 0:
             break
     if not texts:
         raise InputError(f"{files} holds no files: run `python -m phase1_data ingest --profile base` and see its rejects")
