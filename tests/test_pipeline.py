@@ -1,0 +1,117 @@
+"""dvc.yaml, params.yaml and the code agree: deps are imports, params sections are models, profiles are complete."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+from core.params import StageParams
+
+ROOT = Path(__file__).parents[1]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+DOC = yaml.safe_load((ROOT / "params.yaml").read_text())
+PROFILES = [name for name, block in DOC.items() if isinstance(block, dict)]
+PACKAGES = ("core", "phase1_data", "phase2_train", "phase3_quantize", "phase4_serve", "eval")
+
+# the module that a stage's command runs
+ENTRY = {
+    "base": ["phase2_train/base.py"],
+    "ingest": ["phase1_data/ingest.py"],
+    "clean": ["phase1_data/clean.py"],
+    "scrub": ["phase1_data/scrub.py"],
+    "samples": ["phase1_data/samples.py", "phase1_data/card.py"],
+    "sft": ["phase2_train/sft.py"],
+    "pairs": ["phase2_train/pairs.py"],
+    "dpo": ["phase2_train/dpo.py"],
+    "merge": ["phase3_quantize/merge.py"],
+    "quantize": ["phase3_quantize/quantize.py", "phase3_quantize/verify.py"],
+    "serve": ["phase4_serve/smoke.py"],
+    "evaluate": ["eval/evaluate.py", "eval/report.py"],
+}
+
+
+def modules_of(file: Path) -> set[Path]:
+    """Files of this repository that a file imports, wherever in it the import stands."""
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            path = ROOT / (name.replace(".", "/") + ".py")
+            if name.split(".")[0] in PACKAGES and path.exists():
+                found.add(path)
+    return found
+
+
+def closure(entries: list[str]) -> set[str]:
+    """Every module that the entries import, and they themselves."""
+    todo, seen = [ROOT / entry for entry in entries], set()
+    while todo:
+        file = todo.pop()
+        if file not in seen:
+            seen.add(file)
+            todo += modules_of(file)
+    return {file.relative_to(ROOT).as_posix() for file in seen}
+
+
+def sections() -> dict[str, type[StageParams]]:
+    """Section name to model, over all phases: `SftParams` is section `sft`."""
+    models: dict[str, type[StageParams]] = {}
+    for package in PACKAGES[1:]:
+        module = importlib.import_module(f"{package}.params")
+        for name, model in inspect.getmembers(module, inspect.isclass):
+            if issubclass(model, StageParams) and name.endswith("Params") and model is not StageParams:
+                models[name.removesuffix("Params").lower()] = model
+    return models
+
+
+def test_every_stage_has_an_entry_and_every_entry_a_stage():
+    assert set(STAGES) == set(ENTRY)
+
+
+@pytest.mark.parametrize("stage", sorted(ENTRY))
+def test_deps_are_the_imported_modules(stage):
+    listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assert sorted(closure(ENTRY[stage])) == sorted(listed)
+
+
+@pytest.mark.parametrize("file", sorted(path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).glob("*.py")))
+def test_a_phase_imports_itself_and_core_only(file):
+    allowed = {"core", file.split("/")[0]}
+    assert {path.relative_to(ROOT).parts[0] for path in modules_of(ROOT / file)} <= allowed
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_section_is_valid_and_known(profile):
+    known = sections()
+    for section, values in DOC[profile].items():
+        assert section in known, f"{profile}.{section} has no model"
+        known[section].model_validate(values)
+
+
+@pytest.mark.parametrize("profile", [name for name in PROFILES if name != "base"])
+def test_a_profile_has_every_section_that_the_stages_track(profile):
+    tracked = {param.split(".", 1)[1] for stage in STAGES.values() for param in stage.get("params", [])}
+    assert tracked <= set(DOC[profile])
+    assert {section for section in DOC[profile]} == tracked
+
+
+def test_models_have_no_defaults():
+    for model in sections().values():
+        assert all(field.is_required() for field in model.model_fields.values()), model
+
+
+def test_outputs_are_made_once_and_read_later():
+    made: set[str] = set()
+    for stage in STAGES.values():
+        outs = [out if isinstance(out, str) else next(iter(out)) for out in stage.get("outs", []) + stage.get("metrics", [])]
+        assert not made & set(outs)
+        made |= set(outs)
