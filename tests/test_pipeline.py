@@ -29,7 +29,7 @@ ENTRY = {
     "pairs": ["phase2_train/pairs.py"],
     "dpo": ["phase2_train/dpo.py"],
     "merge": ["phase3_quantize/merge.py"],
-    "quantize": ["phase3_quantize/quantize.py", "phase3_quantize/verify.py"],
+    "quantize": ["phase3_quantize/stage.py", "phase3_quantize/llama_quantize.py"],
     "serve": ["phase4_serve/smoke.py"],
     "evaluate": ["eval/evaluate.py", "eval/report.py"],
 }

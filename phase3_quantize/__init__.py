@@ -1,0 +1,1 @@
+"""Phase 3: adapter in, merged weights, GGUF and a quantized GGUF out."""

@@ -1,0 +1,32 @@
+"""The sections of params.yaml that phase 3 reads; every value stands in the file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.params import StageParams
+
+# What llama.cpp makes without an importance matrix, largest first; see its `llama-quantize --help` for each
+QuantType = Literal[
+    "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "IQ4_NL", "IQ4_XS", "Q4_1", "Q4_0", "Q3_K_M"
+]
+OutType = Literal["f32", "f16", "bf16"]  # of the GGUF before quantization
+
+
+class MergeParams(StageParams):
+    """Which adapter goes into the base."""
+
+    adapter: Literal["dpo", "sft", "none"]  # the last step to ship; none: the base as it is
+
+
+class QuantizeParams(StageParams):
+    """How small, and how much is checked."""
+
+    type: QuantType
+    threads: int = Field(ge=1)
+    verify_prompts: int = Field(ge=1)  # held-out holes; each is asked in both orders
+    verify_tokens: int = Field(ge=1)  # greedy tokens compared between the merged model and its f32 GGUF
+    stop_tokens: int = Field(ge=1)  # the quantized model should have stopped by itself after so many
+    min_stop_share: float = Field(ge=0, le=1)  # of the prompts; fewer fail the check

@@ -1,0 +1,91 @@
+"""A GGUF of a real model's exact shape with random weights, for measuring speed and memory without its weights.
+
+In:  the name of a shape, a type
+Out: a GGUF that llama.cpp loads and runs exactly as fast as the real one; what it writes is noise
+
+The vocabulary is made up: 256 bytes, all pairs of them, then common triples, so that text becomes tokens of two or
+three characters; the control tokens stand at Qwen's ids.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import TokenType
+from tokenizers.pre_tokenizers import ByteLevel
+
+from core.errors import InputError
+from core.fim import CONTROL, QWEN, FimTokens
+from phase3_quantize import quantize
+from phase3_quantize.gguf_read import inspect
+from phase3_quantize.gguf_write import FTYPES, write_gguf
+from phase3_quantize.qwen2 import Qwen2
+from phase3_quantize.vocab import Vocab
+
+# config.json of Qwen/Qwen2.5-Coder-0.5B and -1.5B
+SHAPES = {
+    "qwen2.5-coder-0.5b": Qwen2(896, 4864, 24, 14, 2, 64, 151936, 32768, 1e6, 1e-6, True),
+    "qwen2.5-coder-1.5b": Qwen2(1536, 8960, 28, 12, 2, 128, 151936, 32768, 1e6, 1e-6, True),
+}
+N_PLAIN = QWEN.end  # ordinary tokens; Qwen's control tokens come after them
+IM = {"<|im_start|>": 151644, "<|im_end|>": 151645}
+COMMON = "Ġetaoinsrlcdpu_m.()fhg,=\"':bvyxw0kEST1[]AINORC#LDqP2MFj"  # frequent in code; only the order of merges depends on it
+SCALE = 0.02  # standard deviation of the weights: Qwen2's initializer_range
+
+
+def random_vocab(size: int) -> Vocab:
+    """Tokens and merges of the right number, the markers at Qwen's ids."""
+    letters = sorted(ByteLevel.alphabet())
+    pairs = list(itertools.product(letters, letters))
+    triples = itertools.product((a + b for a, b in itertools.product(COMMON, COMMON)), COMMON)
+    merges = [*pairs, *itertools.islice(triples, N_PLAIN - len(letters) - len(pairs))]
+    tokens = [*letters, *(a + b for a, b in merges)]
+    assert len(tokens) == len(set(tokens)) == N_PLAIN
+    control = {**dict(zip(CONTROL, QWEN, strict=False)), **IM}  # CONTROL begins with the seven markers, in QWEN's order
+    text_of = {token: text for text, token in control.items()}
+    tokens += [text_of.get(i, f"[PAD{i}]") for i in range(N_PLAIN, size)]
+    kinds = [TokenType.CONTROL if i in text_of else TokenType.UNUSED if i >= N_PLAIN else TokenType.NORMAL for i in range(size)]
+    return Vocab(tokens, kinds, [f"{a} {b}" for a, b in merges], FimTokens(*QWEN), None, QWEN.pad)
+
+
+def random_tensor(name: str, shape: tuple[int, ...], number: int, seed: int) -> np.ndarray:
+    """Norms are one, biases zero, matrices normal; the same for the same seed and place."""
+    if name.endswith("norm.weight"):
+        return np.ones(shape, np.float32)
+    if name.endswith(".bias"):
+        return np.zeros(shape, np.float32)
+    tensor = np.random.default_rng([seed, number]).standard_normal(shape, np.float32)
+    tensor *= np.float32(SCALE)
+    return tensor
+
+
+def write_random(model: Qwen2, out: Path, outtype: Any, name: str, seed: int) -> None:
+    """Write the unquantized file, one tensor in memory at a time."""
+    shapes = model.tensors()
+    number = {tensor: i for i, tensor in enumerate(shapes)}
+    provenance = {"name": f"random {name}"}
+    write_gguf(out, model, random_vocab(model.vocab), outtype, provenance, lambda t: random_tensor(t, shapes[t], number[t], seed))
+
+
+def run(shape: str, kind: str, out: Path, seed: int, threads: int) -> dict[str, Any]:
+    """Write a random model of a known shape; return the file's figures.
+
+    Raises:
+        InputError: no such shape or type.
+        MachineError: no space, or llama.cpp is missing for a quantized type.
+    """
+    if shape not in SHAPES:
+        raise InputError(f"there is no shape {shape!r} here: choose one of {', '.join(SHAPES)}")
+    if kind.lower() in FTYPES:
+        write_random(SHAPES[shape], out, kind.lower(), shape, seed)
+        return quantize.figures(out, inspect(out, "python -m phase3_quantize random-gguf"), kind)
+    quantize.check_type(kind)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".random-") as scratch:
+        full = Path(scratch) / "f16.gguf"
+        write_random(SHAPES[shape], full, "f16", shape, seed)
+        return quantize.run(full, out, kind, threads)
