@@ -83,7 +83,9 @@ def test_deps_are_the_imported_modules(stage):
     assert sorted(closure(ENTRY[stage])) == sorted(listed)
 
 
-@pytest.mark.parametrize("file", sorted(path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).glob("*.py")))
+@pytest.mark.parametrize(
+    "file", sorted(path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).glob("*.py"))
+)
 def test_a_phase_imports_itself_and_core_only(file):
     allowed = {"core", file.split("/")[0]}
     assert {path.relative_to(ROOT).parts[0] for path in modules_of(ROOT / file)} <= allowed
@@ -100,8 +102,7 @@ def test_every_section_is_valid_and_known(profile):
 @pytest.mark.parametrize("profile", [name for name in PROFILES if name != "base"])
 def test_a_profile_has_every_section_that_the_stages_track(profile):
     tracked = {param.split(".", 1)[1] for stage in STAGES.values() for param in stage.get("params", [])}
-    assert tracked <= set(DOC[profile])
-    assert {section for section in DOC[profile]} == tracked
+    assert set(DOC[profile]) == tracked
 
 
 def test_models_have_no_defaults():

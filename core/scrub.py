@@ -1,0 +1,150 @@
+"""Secrets and personal data in a text: where they are, and the text without them.
+
+In:  text
+Out: `find`: spans; `mask`: the text with placeholders in their stead, and where those stand
+
+Phase 1 masks with it, phase 4 keeps secrets out of prompts, eval looks for leaks. Nothing here reads a file, asks a service
+or keeps a value. The placeholders are reserved names and addresses (RFC 2606, 5737, 3849): code keeps its quotes and its
+shape, equal values stay equal within a file, and no rule takes a placeholder for something to mask.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from core.assigned import find_assigned
+from core.findings import Finding, Source
+from core.pii import find_emails, find_ipv4, find_ipv6, find_trailers, find_user_paths
+from core.secrets import find_by_entropy, find_by_plugins, find_der, find_in_commands, find_pem, find_url_passwords
+from core.vendor_tokens import find_tokens
+
+__all__ = ["Finding", "Redaction", "find", "mask"]
+
+_RULES = (
+    find_tokens, find_by_plugins, find_pem, find_der, find_url_passwords, find_in_commands, find_assigned, find_by_entropy,
+    find_emails, find_ipv4, find_ipv6, find_user_paths, find_trailers,
+)  # fmt: skip
+_ROUNDS = 6  # masking once is enough nearly always; a placeholder may uncover a shorter match beside it
+_MANY = 200  # secrets in one text
+_MIN_REPEATED = 8  # characters; a shorter value elsewhere is a coincidence
+
+
+class Redaction(NamedTuple):
+    """Characters [start, end) of the redacted text, and what stood there (core.records.REDACTION)."""
+
+    kind: str
+    start: int
+    end: int
+    rule: str
+
+
+def find(text: str) -> list[Finding]:
+    """Everything that must not be passed on, in order, without overlaps.
+
+    Findings that overlap become one that covers them all and has the name of the longest. A secret of 8 characters or more
+    is found wherever it stands again.
+    """
+    source = Source(text)
+    found = {finding for rule in _RULES for finding in rule(source)}
+    if not found:
+        return []
+    merged = _merge(sorted(found))
+    return _merge(sorted({*merged, *_repeated(text, merged)}))
+
+
+def _merge(findings: list[Finding]) -> list[Finding]:
+    merged: list[Finding] = []
+    for finding in findings:
+        if merged and finding.start < merged[-1].end:
+            last = merged[-1]
+            longest = max(last, finding, key=lambda f: f.end - f.start)
+            merged[-1] = longest._replace(start=last.start, end=max(last.end, finding.end))
+        else:
+            merged.append(finding)
+    return merged
+
+
+def _repeated(text: str, findings: list[Finding]) -> Iterator[Finding]:
+    """The same secrets elsewhere; one that could be an identifier counts only inside quotes."""
+    edges = [0, *(edge for finding in findings for edge in finding[:2]), len(text)]
+    elsewhere = "\0".join(text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True))
+    secrets = {text[f.start : f.end]: f for f in findings if f.kind == "secret" and f.end - f.start >= _MIN_REPEATED}
+    if len(secrets) > _MANY:  # a search for each would take minutes in a file that is nothing but secrets
+        heads = {elsewhere[at : at + _MIN_REPEATED] for at in range(len(elsewhere))}
+        secrets = {value: finding for value, finding in secrets.items() if value[:_MIN_REPEATED] in heads}
+    for value, finding in secrets.items():
+        if value not in elsewhere:
+            continue
+        name_like = value.isidentifier() and len(value) < 20
+        at = text.find(value)
+        while at != -1:
+            end = at + len(value)
+            around = text[max(0, at - 1) : at] + text[end : end + 1]
+            if not name_like or (len(around) == 2 and around[0] == around[1] and around[0] in "\"'`"):
+                yield finding._replace(start=at, end=end)
+            at = text.find(value, end)
+
+
+def mask(text: str) -> tuple[str, list[Redaction]]:
+    """The text with a placeholder for every finding, and where the placeholders stand in it.
+
+    `find` returns nothing for the result, so masking twice changes nothing more.
+    """
+    redactions: list[Redaction] = []
+    known: Known = {}
+    for _ in range(_ROUNDS):
+        findings = find(text)
+        if not findings:
+            break
+        text, redactions = _replace(text, findings, redactions, known)
+    return text, redactions
+
+
+Known = dict[str, dict[str, str]]  # kind to value to placeholder, for one text
+
+
+def _replace(text: str, findings: list[Finding], earlier: list[Redaction], known: Known) -> tuple[str, list[Redaction]]:
+    """One round: the new text, and all redactions so far with their places in it."""
+    pieces: list[str] = []
+    redactions: list[Redaction] = []
+    at = shift = 0
+    left = deque(earlier)
+    for finding in findings:
+        while left and left[0].start < finding.end:
+            old = left.popleft()
+            if old.end <= finding.start:  # else the new finding swallowed it
+                redactions.append(old._replace(start=old.start + shift, end=old.end + shift))
+        placeholder = _placeholder(finding.kind, text[finding.start : finding.end], known)
+        pieces += [text[at : finding.start], placeholder]
+        start = finding.start + shift
+        redactions.append(Redaction(finding.kind, start, start + len(placeholder), finding.rule))
+        shift += len(placeholder) - (finding.end - finding.start)
+        at = finding.end
+    redactions += [old._replace(start=old.start + shift, end=old.end + shift) for old in left]
+    return "".join([*pieces, text[at:]]), redactions
+
+
+def _placeholder(kind: str, value: str, known: Known) -> str:
+    """The same for equal values, another for each new one."""
+    same_kind = known.setdefault(kind, {})
+    if value not in same_kind:
+        same_kind[value] = _PLACEHOLDERS[kind](len(same_kind) + 1)
+    return same_kind[value]
+
+
+def _documentation_ipv4(number: int) -> str:
+    """The three /24 of RFC 5737, then from the start again."""
+    nets = ("192.0.2", "198.51.100", "203.0.113")
+    return f"{nets[(number - 1) // 254 % 3]}.{(number - 1) % 254 + 1}"
+
+
+_PLACEHOLDERS: dict[str, Callable[[int], str]] = {
+    "secret": "<SECRET_{}>".format,
+    "email": "user{}@example.com".format,
+    "ipv4": _documentation_ipv4,
+    "ipv6": "2001:db8::{:x}".format,
+    "user_path": "user".format,
+    "person": "User {}".format,
+}

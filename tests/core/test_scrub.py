@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import ast
+import random
+import socket
+import string
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+import labelled_rows as rows
+
+from core import secrets
+from core.findings import Source, entropy
+from core.scrub import find, mask
+
+SEED = 20
+GITHUB = "gh" + "p_" + "aB3dE5fG7hI9jK1lM2nO4pQ6rS8tU0vW1xY2"
+HEADS = {"secret": "<SECRET_", "email": "user", "user_path": "user", "person": "User ", "ipv4": "192.0.2.", "ipv6": "2001:db8::"}
+PEM_HEAD = "-----BEGIN RSA PRIV" + "ATE KEY-----"
+
+
+def covered(text: str, value: str) -> float:
+    """The share of the value that findings cover."""
+    start = text.index(value)
+    end = start + len(value)
+    return sum(max(0, min(f.end, end) - max(f.start, start)) for f in find(text)) / len(value)
+
+
+def test_secrets_are_found_over_more_than_nine_tenths_of_their_length():
+    found, total = Counter[str](), Counter[str]()
+    for family, text, value in rows.secret_rows(SEED):
+        total[family] += 1
+        found[family] += covered(text, value) > 0.9
+    assert {family for family in total if found[family] / total[family] < 0.9} == set()
+    assert found.total() / total.total() >= 0.97
+
+
+def test_personal_data_is_found():
+    found, total = Counter[str](), Counter[str]()
+    for family, text, value in rows.personal_rows(SEED):
+        total[family] += 1
+        found[family] += covered(text, value) > 0.9
+    assert {family for family in total if found[family] / total[family] < 0.97} == set()
+
+
+def test_harmless_rows_stay_as_they_are():
+    texts = [text for _, text, _ in [*rows.harmless_rows(SEED), *rows.impersonal_rows()]]
+    changed = [text for text in texts if mask(text)[0] != text]
+    assert len(changed) <= 0.03 * len(texts), changed
+
+
+def test_nothing_is_found_in_a_masked_text_and_redactions_name_its_placeholders():
+    everything = [*rows.secret_rows(SEED), *rows.personal_rows(SEED), *rows.harmless_rows(SEED)]
+    random.Random(SEED).shuffle(everything)
+    text = "\n".join(text for _, text, _ in everything)
+    masked, redactions = mask(text)
+    assert find(masked) == []
+    assert [r.start for r in redactions] == sorted(r.start for r in redactions)
+    for redaction in redactions:
+        placeholder = masked[redaction.start : redaction.end]
+        assert placeholder.startswith(
+            {"secret": "<SECRET_", "email": "user", "user_path": "user", "person": "User "}.get(redaction.kind, "")
+        )
+    assert mask(masked) == (masked, [])
+
+
+PIECES = [
+    *[
+        '"',
+        "'",
+        " ",
+        "\n",
+        "=",
+        ":",
+        "@",
+        "/",
+        ">",
+        ",",
+        "\\n",
+        "x",
+        "é",
+        "😀",
+        "password",
+        "key: ",
+        "token",
+        "://",
+        "a1b2c3d4e5f6g7h8",
+        "hunter2!",
+    ],
+    *[GITHUB, PEM_HEAD, "joe@acme.org", "93.184.216.34", "2a00:1450::1", "/home/jsmith/", "Signed-off-by: A B <"],
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
+def test_masking_is_final_whatever_the_pieces(text: str):
+    masked, redactions = mask(text)
+    assert find(masked) == []
+    assert bool(redactions) == (masked != text)
+    assert all(0 <= r.start < r.end <= len(masked) for r in redactions)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200))
+def test_any_text_is_accepted(text: str):
+    assert find(mask(text)[0]) == []
+
+
+def test_equal_values_share_a_placeholder_and_different_ones_do_not():
+    masked, _ = mask("a@acme.org b@acme.org a@acme.org 93.184.216.34 93.184.216.35 93.184.216.34 /home/jsmith/a /home/jsmith/b")
+    assert masked == "user1@example.com user2@example.com user1@example.com 192.0.2.1 192.0.2.2 192.0.2.1 /home/user/a /home/user/b"
+
+
+def test_a_thousand_addresses_become_addresses_of_the_documentation_ranges():
+    masked, redactions = mask("\n".join(f"host 93.{n // 250}.{n % 250}.7" for n in range(1000)))
+    assert len(redactions) == 1000
+    assert find(masked) == [] and "192.0.2.255" not in masked and "203.0.113.1" in masked
+
+
+def test_every_occurrence_of_a_secret_goes_even_where_nothing_names_it():
+    masked, _ = mask(f'TOKEN = "{GITHUB}"\nprint("{GITHUB}")\n# {GITHUB[:-1]}\n# see {GITHUB}\npassword = "Kx9!mmQz"\nlog("Kx9!mmQz")\n')
+    assert GITHUB not in masked and "Kx9!mmQz" not in masked
+    assert masked.count("<SECRET_1>") == 3
+
+
+def test_an_identifier_that_equals_a_weak_secret_stays():
+    assert (
+        mask('password = "dragon88"\ndragon88 = 1\nlogin("dragon88")\n')[0]
+        == 'password = "<SECRET_1>"\ndragon88 = 1\nlogin("<SECRET_1>")\n'
+    )
+
+
+def test_a_private_key_goes_whole_and_its_frame_stays():
+    for kind in ("RSA ", "EC ", "", "OPENSSH "):
+        text, body = rows._pem(random.Random(SEED), kind)
+        masked, redactions = mask(text)
+        assert not any(line in masked for line in body.splitlines())
+        assert masked.startswith("-----BEGIN ") and masked.endswith(" KEY-----") and len(redactions) == 1
+
+
+def test_an_escape_before_an_address_keeps_its_letters():
+    for escape in (r"\n", r"\xe9", r"\u00e9", r"\012"):
+        assert mask(f"'{escape}joe@acme.org'")[0] == f"'{escape}user1@example.com'"
+
+
+def test_a_token_inside_a_blob_is_part_of_the_blob():
+    assert mask('FONT = b"""\n' + "QUFB" * 12 + "AK" + "IA" + "QWERTZUIOPASDF23" + "QUFB" * 12 + '\n"""')[1] == []
+
+
+def test_of_a_url_only_the_password_goes():
+    assert mask("git clone https://joe:s3cr3tPw@git.acme.org/app.git")[0] == "git clone https://joe:<SECRET_1>@git.acme.org/app.git"
+
+
+def test_comments_that_silence_other_scanners_silence_nothing():
+    for comment in ("# pragma: allowlist secret", "# noqa", "# gitleaks:allow", "# nosec"):
+        assert GITHUB not in mask(f'x = "{GITHUB}"  {comment}')[0]
+
+
+def test_offsets_count_characters_also_after_text_outside_latin():
+    text = f"# 日本語 😀 é\ntoken = '{GITHUB}'\n"
+    (finding,) = find(text)
+    assert text[finding.start : finding.end] == GITHUB
+
+
+def test_masked_code_still_parses():
+    blocks = [text for _, text, value in rows.secret_rows(SEED) if any(value in string for string in _strings_of(text))]
+    assert len(blocks) > 150
+    assert [masked for masked, _ in map(mask, blocks) if not _strings_of(masked)] == []
+
+
+def _strings_of(text: str) -> list[str]:
+    """The string and bytes literals of Python code, nothing where it is no Python."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return []
+    values = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return [value.decode() if isinstance(value, bytes) else value for value in values if isinstance(value, str | bytes)]
+
+
+def test_the_prefilter_loses_nothing_that_a_plugin_finds_on_any_line():
+    texts = [text for _, text, _ in [*rows.secret_rows(SEED), *rows.harmless_rows(SEED)]]
+    texts += [path.read_text(encoding="utf-8") for path in sorted(Path(secrets.__file__).parent.glob("*.py"))]
+    text = "\n".join(texts)
+    source = Source(text)
+    found = set(secrets.find_by_plugins(source))
+    at = 0
+    for line in text.split("\n"):
+        for entry in secrets._PLUGINS:
+            missed = set(secrets._matches(entry, text, at, at + len(line))) - found
+            assert not {f for f in missed if not any(o.start <= f.start and f.end <= o.end for o in found)}, (entry.rule, line)
+        at += len(line) + 1
+
+
+def test_our_entropy_is_the_plugins_entropy():
+    for value in ("aB3+/=_-" * 3, BASE64[:64], "a" * 20):
+        assert entropy(value) == pytest.approx(secrets._BASE64.calculate_shannon_entropy(value))
+
+
+def test_no_rule_goes_to_the_network(monkeypatch):
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a rule opened a socket")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    for _, text, _ in rows.secret_rows(SEED):
+        mask(text)
+
+
+MB = 1_000_000
+BASE64 = "".join(random.Random(1).choices(string.ascii_letters + string.digits + "+/", k=MB))
+HOSTILE = {
+    **{f"only {c!r}": c * MB for c in "a0'\"=:@/.- \n"},
+    **{
+        f"many {p!r}": (p * MB)[: MB // len(p) * len(p)]
+        for p in ["a=", "'a'", "://", "a@b.", "1.", "::", "a:", "/home/", "\\Users\\", "MII", "-----BEGIN "]
+    },
+    "base64": BASE64,
+    "quoted base64": f'"{BASE64}"',
+    "base64 lines": "\n".join(f'"{BASE64[at : at + 64]}"' for at in range(0, MB, 64)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_megabyte_takes_no_longer_than_a_second(name: str):
+    def seconds() -> float:
+        started = time.process_time()
+        find(HOSTILE[name])
+        return time.process_time() - started
+
+    assert seconds() < 1 or seconds() < 1  # a busy machine may slow one run
+
+
+@pytest.mark.parametrize(
+    "piece", ["password=", "token: a", "sk-", "eyJ-", "gh" + "p_", "secret(", "AccountKey=", "from: a", "xox" + "b-", '"key" : ']
+)
+def test_time_grows_with_length_not_with_its_square(piece: str):
+    def seconds(size: int) -> float:
+        text = piece * (size // len(piece))
+        started = time.process_time()
+        find(text)
+        return time.process_time() - started
+
+    assert seconds(200_000) < 8 * seconds(50_000) + 0.3  # 4 times the work; 16 times if it were quadratic
