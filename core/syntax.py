@@ -12,6 +12,7 @@ import ast
 import itertools
 import warnings
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -68,10 +69,20 @@ class _Offsets:
         return self.starts[line - 1] + len(text.encode()[:column].decode(errors="ignore"))
 
 
+def _walk(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every node but those inside f-strings, whose places Python 3.11 gets wrong."""
+    waiting: deque[ast.AST] = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        if not isinstance(node, ast.JoinedStr):
+            waiting.extend(ast.iter_child_nodes(node))
+
+
 def python_nodes(text: str, tree: ast.Module) -> Iterator[Span]:
     """Every statement and expression that has a place in the text, `kind` being the ast class name."""
     offsets = _Offsets(text)
-    for node in ast.walk(tree):
+    for node in _walk(tree):
         if isinstance(node, ast.stmt | ast.expr) and node.end_lineno is not None and node.end_col_offset is not None:
             yield Span(offsets.at(node.lineno, node.col_offset), offsets.at(node.end_lineno, node.end_col_offset), type(node).__name__)
 
