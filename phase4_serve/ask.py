@@ -1,0 +1,56 @@
+"""A completion from the shell: what a running server would write at a place in a file.
+
+In:  file, line and column (both from 1, as editors count), the server's URL
+Out: the completion's text
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from core.errors import AccessError, InputError, TabsmithError
+
+SECONDS = 120.0
+
+
+def offset_of(text: str, line: int, column: int, file: Path) -> int:
+    """Characters before a place.
+
+    Raises:
+        InputError: the file has no such place.
+    """
+    lines = text.split("\n")
+    if not 1 <= line <= len(lines):
+        raise InputError(f"{file} has {len(lines)} lines: choose --line among them")
+    length = len(lines[line - 1].removesuffix("\r"))
+    if not 1 <= column <= length + 1:
+        raise InputError(f"line {line} of {file} has {length} characters: choose --col from 1 to {length + 1}")
+    return sum(len(earlier) + 1 for earlier in lines[: line - 1]) + column - 1
+
+
+def run(file: Path, line: int, column: int, url: str) -> str:
+    """Ask a running server.
+
+    Raises:
+        InputError: no such file or place.
+        AccessError: nobody answers there.
+        TabsmithError: the server refuses.
+    """
+    if not file.is_file():
+        raise InputError(f"{file} is missing: name a file with --file")
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8 text: convert it first") from None
+    at = offset_of(text, line, column, file)
+    question = {"prompt": text[:at], "suffix": text[at:], "path": str(file.resolve())}
+    try:
+        answer = httpx.post(f"{url.rstrip('/')}/v1/completions", json=question, timeout=SECONDS)
+        document = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        raise AccessError(f"no tabsmith answers at {url}: start one with `python -m phase4_serve up --model M.gguf`") from None
+    if answer.status_code != httpx.codes.OK:
+        raise TabsmithError(f"the server refuses: {document.get('error', {}).get('message', answer.status_code)}")
+    return str(document["choices"][0]["text"])

@@ -1,0 +1,63 @@
+"""Where llama-server is, and the command that runs it.
+
+In:  the environment, this Python's folders, PATH; a model file and the serve section
+Out: the path of an executable; an argument list
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from core.errors import MachineError
+from phase4_serve.params import ServeParams
+
+NAME = "llama-server"
+
+
+def find() -> Path:
+    """The llama-server to run: $LLAMA_SERVER, then the one installed with this Python, then PATH.
+
+    Raises:
+        MachineError: there is none, or $LLAMA_SERVER names no executable.
+    """
+    named = os.environ.get("LLAMA_SERVER")
+    if named:
+        if not os.access(named, os.X_OK) or not Path(named).is_file():
+            raise MachineError(f"LLAMA_SERVER={named} is no executable file: correct it, or unset it to use the installed one")
+        return Path(named)
+    for folder in (Path(sys.prefix) / "bin", Path(sysconfig.get_path("purelib")) / "bin"):
+        if os.access(folder / NAME, os.X_OK):
+            return folder / NAME
+    on_path = shutil.which(NAME)
+    if on_path is None:
+        raise MachineError("llama-server is neither installed with this Python nor on PATH: run `make build`, or set LLAMA_SERVER")
+    return Path(on_path)
+
+
+def command(binary: Path, model: Path, socket: Path, params: ServeParams) -> list[str]:
+    """llama-server for one model on a Unix socket, which no browser and no other user can reach."""
+    threads = params.threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    flags = {
+        "--model": model,
+        "--host": socket,
+        "--ctx-size": params.ctx * params.slots,
+        "--parallel": params.slots,
+        "--batch-size": params.batch,
+        "--ubatch-size": params.batch,
+        "--threads": threads,
+        "--threads-batch": threads,
+        "--cache-ram": 0,  # a slot's own cache is the one that typing hits; copies in RAM cost a save per switch
+        "--timeout": 120,  # seconds
+        "--log-colors": "off",
+    }
+    switches = ["--no-kv-unified", "--no-ui", "--offline"]
+    return [str(binary), *(str(part) for flag in flags.items() for part in flag), *switches]
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without what would change llama-server behind our back."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_")}

@@ -1,0 +1,120 @@
+"""Commands of phase 4: the server, a question to it from the shell, and the stage that measures it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from core.errors import InputError, errors_in_one_line
+from core.params import PARAMS_FILE, load_params, read_document
+from phase4_serve.params import ANYWHERE, ServeParams
+
+app = typer.Typer(help="Phase 4: a GGUF in, a completion server out.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+ParamsFile = Annotated[Path | None, typer.Option("--params", help="File with the profiles and their sections.")]
+Profile = Annotated[str | None, typer.Option(help="Profile to use; default: the file's `profile:` key.")]
+Model = Annotated[Path, typer.Option(help="The GGUF to serve.")]
+Number = Annotated[int | None, typer.Option(min=0, help="Instead of the serve section's value, in tokens.")]
+MODEL = Path("phase3_quantize/out/quantize/model-q4_k_m.gguf")
+SAMPLES = Path("phase1_data/out/samples")
+URL = "http://127.0.0.1:8080"
+
+
+def settings(params: Path | None, profile: str | None, flags: dict[str, Any]) -> ServeParams:
+    """The serve section of the params file, or built-in values where there is none, with flags on top.
+
+    Raises:
+        InputError: a section that does not validate, or flags that do not fit together.
+    """
+    given = params is not None or profile is not None
+    section = load_params(ServeParams, "serve", params or PARAMS_FILE, profile) if given or _has_section() else ANYWHERE
+    try:
+        return ServeParams.model_validate({**section.model_dump(), **{name: value for name, value in flags.items() if value is not None}})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"])
+        raise InputError(f"{where}{first['msg']}: choose smaller budgets or a larger --ctx") from None
+
+
+def _has_section() -> bool:
+    """Whether the current folder's params file speaks about serving; another project's file may not."""
+    if not PARAMS_FILE.is_file():
+        return False
+    document = read_document(PARAMS_FILE)
+    profile = document.get(str(document.get("profile")))
+    return isinstance(profile, dict) and "serve" in profile
+
+
+@app.command()
+def up(
+    model: Model = MODEL,
+    workspace: Annotated[Path | None, typer.Option(help="Root of your code, for context from other files; default: none.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
+    order: Annotated[str | None, typer.Option(help="spm, or psm for a model that was not trained on contiguous spm.")] = None,
+    ctx: Number = None,
+    prefix_tokens: Number = None,
+    suffix_tokens: Number = None,
+    context_tokens: Number = None,
+    max_line_tokens: Number = None,
+    max_block_tokens: Number = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Completions at the same time.")] = None,
+    threads: Annotated[int | None, typer.Option(min=0, help="Threads of llama.cpp; 0: every core.")] = None,
+    socket: Annotated[Path | None, typer.Option(help="Unix socket for llama-server; default: one in a private folder.")] = None,
+    params: ParamsFile = None,
+    profile: Profile = None,
+) -> None:
+    """Serve completions on 127.0.0.1 until Ctrl-C."""
+    flags = {
+        "order": order,
+        "ctx": ctx,
+        "prefix_tokens": prefix_tokens,
+        "suffix_tokens": suffix_tokens,
+        "context_tokens": context_tokens,
+        "max_line_tokens": max_line_tokens,
+        "max_block_tokens": max_block_tokens,
+        "slots": slots,
+        "threads": threads,
+    }
+    with errors_in_one_line():
+        chosen = settings(params, profile, flags)
+        from phase4_serve import up as server
+
+        server.run(model, workspace, port, chosen, socket)
+
+
+@app.command()
+def ask(
+    file: Annotated[Path, typer.Option(help="File to complete in.")],
+    line: Annotated[int, typer.Option(help="Line of the cursor, from 1.")],
+    col: Annotated[int, typer.Option(help="Column of the cursor, from 1: the character it stands before.")],
+    url: Annotated[str, typer.Option(help="Where the server listens.")] = URL,
+) -> None:
+    """Print what a running server would write at a place in a file."""
+    with errors_in_one_line():
+        from phase4_serve import ask as question
+
+        print(question.run(file, line, col, url))
+
+
+@app.command()
+def smoke(
+    model: Model = MODEL,
+    samples: Annotated[Path, typer.Option(help="Folder of samples that phase 1 wrote.")] = SAMPLES,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("phase4_serve/out"),
+    params: Annotated[Path, typer.Option("--params", help="File with the profiles and their sections.")] = PARAMS_FILE,
+    profile: Profile = None,
+) -> None:
+    """Start the server, ask it held-out holes, measure, stop it (the DVC stage `serve`)."""
+    with errors_in_one_line():
+        chosen = load_params(ServeParams, "serve", params, profile)
+        from phase4_serve import smoke as stage
+
+        figures = stage.run(model, samples, out, chosen)
+        first, typed = figures["first_token_ms"]["gateway_cold"], figures["typing"]
+        print(
+            f"{out}/serve.json: ready after {figures['seconds_to_ready']:.1f} s, first token p50 {first['p50']:.0f} ms, "
+            f"{typed['spm']['evaluated_per_key']:.1f} tokens per keystroke in spm, {typed['psm']['evaluated_per_key']:.1f} in psm"
+        )
