@@ -30,7 +30,7 @@ ENTRY = {
     "dpo": ["phase2_train/dpo.py"],
     "merge": ["phase3_quantize/merge.py"],
     "quantize": ["phase3_quantize/stage.py", "phase3_quantize/llama_quantize.py"],
-    "serve": ["phase4_serve/smoke.py"],
+    "serve": ["phase4_serve/smoke.py", "phase4_serve/launch.py"],  # the second is executed, not imported
     "evaluate": ["eval/evaluate.py", "eval/report.py"],
 }
 
