@@ -14,7 +14,6 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TOKENIZERS_PARALLELISM := false
 
 repro: build
-	python -m phase2_train doctor
 	dvc repro
 	echo "report: eval/reports/report.html"
 	echo "next:   python -m phase4_serve up --workspace ."

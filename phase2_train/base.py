@@ -107,6 +107,26 @@ def check(folder: Path) -> dict[str, Any]:
     return config
 
 
+def fill(folder: Path, source: Path, params: BaseParams) -> None:
+    """Put the model's files into a folder.
+
+    Raises:
+        InputError: `params.model` is meant as a folder and is none.
+        AccessError: see `download`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if params.model == "random":
+        random_model(SHIPPED, folder, params.seed)
+    elif source.is_dir():
+        for pattern in MODEL_FILES:
+            for file in source.glob(pattern):
+                shutil.copy(file, folder)
+    elif params.model.count("/") != 1 or params.model.startswith((".", "/", "~")) or source.parent.is_dir():
+        raise InputError(f"{params.model} is no folder: mend base.model in params.yaml (the shipped base is {SHIPPED})")
+    else:
+        download(params.model, params.revision, folder)
+
+
 def run(out: Path, params: BaseParams) -> Machine:
     """Resolve `params.model` to a folder of its own that later steps read.
 
@@ -114,22 +134,16 @@ def run(out: Path, params: BaseParams) -> Machine:
         InputError, AccessError, MachineError: see `check`, `download`, `machine`.
     """
     started, chosen = Run("base", out), machine(params.device)
+    partial, source = out.with_name(out.name + ".partial"), Path(params.model)
+    try:
+        fill(partial, source, params)
+        config = check(partial)
+    except AccessError:
+        raise  # what is there of a download stays: the next run goes on from it
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(out, ignore_errors=True)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    source = Path(params.model)
-    if params.model == "random":
-        random_model(SHIPPED, partial, params.seed)
-    elif source.is_dir():
-        for pattern in MODEL_FILES:
-            for file in source.glob(pattern):
-                shutil.copy(file, partial)
-    elif source.is_absolute() or params.model.startswith(".") or params.model.count("/") != 1 or (source.parent.is_dir()):
-        raise InputError(f"{params.model} is no folder: mend base.model in params.yaml (the shipped base is {SHIPPED})")
-    else:
-        download(params.model, params.revision, partial)
-    config = check(partial)
     partial.replace(out)
     started.finish(
         {"base": params},

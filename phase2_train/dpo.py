@@ -9,6 +9,7 @@ loss of ln 2. The default loss is RPO (sigmoid + sft, arXiv 2404.19733), because
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,10 @@ def run(pairs: Path, base: Path, adapter: Path, out: Path, params: DpoParams, sf
     model = PeftModel.from_pretrained(base_model.load(base, sft.bits, chosen), adapter, is_trainable=True)
     tokens = sum(2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows) / len(rows)
     watch = Watch("dpo", out, tokens * params.batch * params.accumulate)
-    with adapter_in_float32(model):
+    with tempfile.TemporaryDirectory() as scratch, adapter_in_float32(model):  # nothing is saved there
         trainer = TokenizedDPO(
             model=model,
-            args=trainer_config(params, out / "scratch", chosen),
+            args=trainer_config(params, Path(scratch), chosen),
             train_dataset=Dataset.from_list(rows),
             processing_class=AutoTokenizer.from_pretrained(base),
             callbacks=[watch],

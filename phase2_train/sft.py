@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,10 @@ def run(samples: Path, base: Path, out: Path, params: SftParams) -> dict[str, fl
     model = load_trainable(base, params, chosen)
     mean_tokens = sum(len(row.ids) for row in train) / len(train)
     watch = Watch("sft", out, mean_tokens * params.batch * params.accumulate)
-    with adapter_in_float32(model):
+    with tempfile.TemporaryDirectory() as scratch, adapter_in_float32(model):  # nothing is saved there
         trainer = SFTTrainer(
             model=model,
-            args=trainer_config(params, out / "scratch", chosen),
+            args=trainer_config(params, Path(scratch), chosen),
             train_dataset=dataset(train),
             eval_dataset=dataset(valid),
             processing_class=AutoTokenizer.from_pretrained(base),
