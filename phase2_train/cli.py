@@ -97,8 +97,7 @@ def pairs(
     with errors_in_one_line():
         from phase2_train import pairs as stage
 
-        sections = load_params(PairsParams, "pairs", params, profile), load_params(SftParams, "sft", params, profile)
-        counts = stage.run(samples, base, adapter, out, *sections)
+        counts = stage.run(samples, base, adapter, out, load_params(PairsParams, "pairs", params, profile))
         print(f"{out}/pairs.jsonl: " + ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items())))
 
 

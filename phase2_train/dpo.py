@@ -119,7 +119,9 @@ def run(pairs: Path, base: Path, adapter: Path, out: Path, params: DpoParams, sf
     trainer.remove_callback(PrinterCallback)  # Watch prints
     trainer.train()
     logged = [entry for entry in watch.history if "rewards/accuracies" in entry]
-    metrics = {key.replace("/", "_"): value for key, value in logged[-1].items() if key.startswith(("loss", "rewards", "logps"))}
+    recent = logged[-3:] if len(logged) > 3 else logged  # a last batch may hold a pair or two
+    keys = [key for key in logged[-1] if key.startswith(("rewards", "logps"))]
+    metrics = {key.replace("/", "_"): sum(entry[key] for entry in recent) / len(recent) for key in keys}
     metrics |= {"pairs": len(rows), "first_loss": logged[0]["loss"], "first_logps_chosen": logged[0]["logps/chosen"]}
     model.save_pretrained(str(out / "adapter"), selected_adapters=["default"])  # without the frozen copy `ref`
     write_json(out / "metrics.json", metrics)

@@ -1,10 +1,11 @@
-"""Put a LoRA adapter into the full-precision weights of its base: W + scale * B A, tensor by tensor, in float32.
+"""Put a LoRA adapter into the weights of its base: W + scale * B A, tensor by tensor, in float32.
 
 In:  phase2_train/out/base (Hugging Face folder), phase2_train/out/{dpo,sft}/adapter (peft), or no adapter
 Out: phase3_quantize/out/merge: config, tokenizer files, model.safetensors (float32, embeddings tied as in the base), manifest.json
 
-A QLoRA adapter was trained on NF4 weights; merging it into the unquantized ones is the usual choice, since merging into
-NF4 rounds the delta away. The arithmetic is peft's (tuners/lora/layer.py, get_delta_weight); a test compares them.
+A QLoRA adapter was trained on NF4 weights. `merge.onto: nf4` adds it to those, rounded as in training and dequantized again
+(the merged model is then the trained one); `onto: full` adds it to the weights as they were before rounding, which is closer to
+the base and further from what was trained. The arithmetic is peft's (tuners/lora/layer.py, get_delta_weight); a test compares.
 """
 
 from __future__ import annotations
@@ -127,14 +128,24 @@ def check_belongs(adapter: Path, base: Path, base_sha: str) -> None:
         raise InputError(f"{adapter} was trained on another base than {base}, as the manifests tell: train it again, or name its base")
 
 
-def merged_tensors(weights: Weights, model: Qwen2, deltas: dict[str, Delta]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of the model with its delta, if it has one, added.
+def as_trained(tensor: torch.Tensor) -> torch.Tensor:
+    """A matrix as QLoRA's forward pass sees it: NF4 in blocks of 64 with double quantization (bitsandbytes), dequantized."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    packed, state = quantize_4bit(tensor, quant_type="nf4", compress_statistics=True)
+    return dequantize_4bit(packed, state).to(torch.float32)
+
+
+def merged_tensors(weights: Weights, model: Qwen2, deltas: dict[str, Delta], onto: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of the model with its delta, if it has one, added; in `nf4` the layers' matrices are rounded first.
 
     Raises:
         CheckFailed: a sum is not finite.
     """
     for name in model.tensors():
         tensor = weights.tensor(name)
+        if onto == "nf4" and deltas and name.endswith("_proj.weight"):
+            tensor = as_trained(tensor)
         if name in deltas:
             tensor = tensor + deltas[name].full()
         if not torch.isfinite(tensor).all():
@@ -157,7 +168,7 @@ def check_fits(deltas: dict[str, Delta], model: Qwen2, adapter: Path) -> None:
             raise InputError(f"{adapter} changes {name} as {shape}, the base has {shapes.get(name)}: it was trained on another base")
 
 
-def write_folder(base: Path, out: Path, model: Qwen2, weights: Weights, deltas: dict[str, Delta]) -> None:
+def write_folder(base: Path, out: Path, model: Qwen2, weights: Weights, deltas: dict[str, Delta], onto: str) -> None:
     """Write a model folder that transformers loads: config, tokenizer files and float32 weights."""
     out.mkdir(parents=True)
     for pattern in COPIED:
@@ -165,7 +176,7 @@ def write_folder(base: Path, out: Path, model: Qwen2, weights: Weights, deltas: 
             shutil.copyfile(file, out / file.name)
     config = {key: value for key, value in read_config(base, BASE_BY).items() if key not in ("dtype", "torch_dtype")}
     write_json(out / "config.json", {**config, "dtype": "float32"})
-    tensors = merged_tensors(weights, model, deltas)
+    tensors = merged_tensors(weights, model, deltas, onto)
     progress = track(tensors, "merge", total=len(model.tensors()), unit="tensors")
 
     def load(wanted: str) -> torch.Tensor:
@@ -225,7 +236,7 @@ def run(base: Path, adapter: Path | None, out: Path, params: MergeParams) -> dic
     try:
         with open_weights(model_files(base), BASE_BY) as weights:
             check_tensors(weights, model, base)
-            write_folder(base, partial, model, weights, deltas)
+            write_folder(base, partial, model, weights, deltas, params.onto)
         shutil.rmtree(out, ignore_errors=True)
         partial.replace(out)
     finally:

@@ -19,6 +19,7 @@ class MergeParams(StageParams):
     """Which adapter goes into the base."""
 
     adapter: Literal["dpo", "sft", "none"]  # the last step to ship; none: the base as it is
+    onto: Literal["nf4", "full"]  # the base's weights as a 4-bit adapter was trained on them, or as they were; full for sft.bits 16
 
 
 class QuantizeParams(StageParams):

@@ -48,7 +48,7 @@ def test_a_params_typo_is_one_line_and_exit_2(tmp_path):
 
 def test_missing_adapters_and_pairs_name_the_command(tmp_path, base, samples):
     with pytest.raises(InputError, match="python -m phase2_train sft"):
-        pairs.run(samples, base, tmp_path, tmp_path, None, None)  # type: ignore[arg-type]
+        pairs.run(samples, base, tmp_path, tmp_path, None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="python -m phase2_train pairs"):
         dpo.read_pairs(tmp_path / "pairs.jsonl", load_codec(base), 1)
 

@@ -22,7 +22,7 @@ DPO = DpoParams(
     beta=0.2, loss=["sigmoid"], loss_weights=[1.0], lr=0.001, warmup_share=0.0, epochs=1, max_steps=5, batch=2, accumulate=1, seed=5
 )
 PRETRAIN = PretrainParams(
-    vocab=600, hidden=64, ffn=128, layers=1, heads=2, kv_heads=1, context=512, row_tokens=300, batch=4, steps=12, warmup=2,
+    vocab=600, hidden=64, ffn=128, layers=1, heads=2, kv_heads=1, context=512, row_tokens=450, batch=4, steps=12, warmup=2,
     decay_share=0.25, muon_lr=0.02, adamw_lr=0.01, weight_decay=0.0, middle_weight=2.0, compile=False, eval_every=20, save_every=5, seed=5,
 )  # fmt: skip
 
@@ -93,7 +93,7 @@ def test_pairs_are_the_same_twice(adapter, base, samples, tmp_path):
         seed=1,
     )
     for name in ("a", "b"):
-        pairs.run(samples, base, adapter[0] / "adapter", tmp_path / name, params, SFT)
+        pairs.run(samples, base, adapter[0] / "adapter", tmp_path / name, params)
     assert (tmp_path / "a" / "pairs.jsonl").read_bytes() == (tmp_path / "b" / "pairs.jsonl").read_bytes()
 
 
@@ -113,7 +113,7 @@ def test_a_checkpoint_of_other_params_is_refused(samples, tokenizer_folder, tmp_
 
 
 def test_every_row_comes_once_per_epoch(samples, tokenizer_folder, tmp_path):
-    rows = pretrain.pack(samples / "train.parquet", tokenizer_folder, tmp_path, 300)
+    rows = pretrain.pack(samples / "train.parquet", tokenizer_folder, tmp_path, 450)
     steps = pretrain.batches(rows, 8, 1, 0)
     assert sorted(int(i) for _ in range(6) for i in next(steps)) == list(range(48))
 

@@ -86,7 +86,7 @@ def test_metadata_is_what_the_converter_writes_and_the_fim_ids_besides(model_256
 
 def test_provenance_of_the_merge_reaches_the_gguf(base: Path, tmp_path: Path) -> None:
     write_json(base / "manifest.json", {"params": {"base": {"model": "Qwen/Qwen2.5-Coder-0.5B", "revision": "abc123"}}})
-    merge.run(base, None, tmp_path / "out" / "merge", MergeParams(adapter="none"))
+    merge.run(base, None, tmp_path / "out" / "merge", MergeParams(adapter="none", onto="full"))
     found = convert.run(tmp_path / "out" / "merge", tmp_path / "model.gguf", "f32").metadata
     assert found["general.name"] == "tabsmith Qwen2.5-Coder-0.5B"
     assert found["general.license"] == "apache-2.0"

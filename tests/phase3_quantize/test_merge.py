@@ -21,7 +21,7 @@ from phase3_quantize import merge
 from phase3_quantize.params import MergeParams
 from tests.phase3_quantize.conftest import make_model
 
-PARAMS = MergeParams(adapter="dpo")
+PARAMS = MergeParams(adapter="dpo", onto="full")
 
 
 def make_adapter(base: Path, folder: Path, seed: int = 5, **settings: Any) -> Path:
@@ -95,7 +95,7 @@ def test_embeddings_stay_tied_and_tokenizer_and_licence_come_along(model_256: Pa
 
 def test_without_an_adapter_the_base_is_written_in_float32(tmp_path: Path) -> None:
     half = make_model(tmp_path / "half", dtype=torch.bfloat16)
-    merge.run(half, None, tmp_path / "out" / "merge", MergeParams(adapter="none"))
+    merge.run(half, None, tmp_path / "out" / "merge", MergeParams(adapter="none", onto="full"))
     before, after = load_file(half / "model.safetensors"), load_file(tmp_path / "out" / "merge" / "model.safetensors")
     assert all(after[name].dtype == torch.float32 and torch.equal(after[name], before[name].float()) for name in after)
 
@@ -247,3 +247,17 @@ def test_other_architectures_are_refused_by_name(base: Path, tmp_path: Path, set
     edit(base / "config.json", **setting)
     with pytest.raises(InputError, match=says):
         merge.run(base, None, tmp_path / "out" / "merge", PARAMS)
+
+
+def test_onto_nf4_is_what_a_4_bit_model_computes():
+    """The rounding of the merge is that of bitsandbytes' layer, so that the merged model is the one that was trained."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(1)) * 0.05
+    layer = Linear4bit(256, 64, bias=False, compute_dtype=torch.float32, quant_type="nf4", compress_statistics=True)
+    layer.weight = Params4bit(weight.clone(), requires_grad=False, quant_type="nf4", compress_statistics=True)
+    layer.to("cpu")
+    layer.support_avx512bf16_for_cpu = False
+    inputs = torch.randn(5, 256, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(layer(inputs), inputs @ merge.as_trained(weight).T, atol=1e-5)
+    assert not torch.allclose(merge.as_trained(weight), weight, atol=1e-3)

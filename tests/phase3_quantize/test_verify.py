@@ -27,7 +27,7 @@ PARAMS = QuantizeParams(type="Q4_K_M", threads=1, verify_prompts=4, verify_token
 def made(model_224: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with merge/ and both files of quantize/."""
     root = tmp_path_factory.mktemp("made")
-    merge.run(model_224, None, root / "merge", MergeParams(adapter="none"))
+    merge.run(model_224, None, root / "merge", MergeParams(adapter="none", onto="full"))
     convert.run(root / "merge", root / "quantize" / "model-f32.gguf", "f32")
     quantize.run(root / "quantize" / "model-f32.gguf", root / "quantize" / "model-q4_k_m.gguf", "Q4_K_M", 1)
     return root

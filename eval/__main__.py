@@ -1,0 +1,5 @@
+"""`python -m eval` shows the commands."""
+
+from eval.cli import app
+
+app()

@@ -1,0 +1,81 @@
+"""Commands of the evaluation: `run` asks the models and writes the report, `report` writes it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.errors import CheckFailed, errors_in_one_line
+from core.params import PARAMS_FILE, load_params
+from eval.params import EvaluateParams
+
+app = typer.Typer(help="Are the completions better, and how fast are they?", no_args_is_help=True, pretty_exceptions_enable=False)
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="File with the profiles and their sections.")]
+Profile = Annotated[str | None, typer.Option(help="Profile to use; default: the file's `profile:` key.")]
+Samples = Annotated[Path, typer.Option(help="Folder of samples that phase 1 wrote.")]
+Rows = Annotated[Path, typer.Option(help="Folder of the answers, one file per model.")]
+Out = Annotated[Path, typer.Option(help="Folder of the report.")]
+Quantize = Annotated[Path, typer.Option(help="Figures of quantization, if there.")]
+Serve = Annotated[Path, typer.Option(help="Figures of the server, if there.")]
+Card = Annotated[Path, typer.Option(help="Data card, if there.")]
+Root = Annotated[Path, typer.Option(help="Folder of the phases, for their timings.")]
+
+SAMPLES, ROWS, OUT = Path("phase1_data/out/samples"), Path("eval/out/rows"), Path("eval/reports")
+QUANTIZE, SERVE, CARD = Path("phase3_quantize/out/quantize/quantize.json"), Path("phase4_serve/out/serve.json"), OUT / "data_card.json"
+
+
+@app.command()
+def run(
+    samples: Samples = SAMPLES,
+    base: Annotated[Path, typer.Option(help="The base model.")] = Path("phase2_train/out/base"),
+    sft: Annotated[Path, typer.Option(help="Folder with the SFT adapter and its manifest.")] = Path("phase2_train/out/sft"),
+    dpo: Annotated[Path, typer.Option(help="Folder with the DPO adapter and its manifest.")] = Path("phase2_train/out/dpo"),
+    merged: Annotated[Path, typer.Option(help="The merged model.")] = Path("phase3_quantize/out/merge"),
+    gguf: Annotated[Path, typer.Option(help="The quantized model.")] = Path("phase3_quantize/out/quantize/model-q4_k_m.gguf"),
+    quantize: Quantize = QUANTIZE,
+    serve: Serve = SERVE,
+    card: Card = CARD,
+    rows: Rows = ROWS,
+    out: Out = OUT,
+    root: Root = Path(),
+    params: ParamsFile = PARAMS_FILE,
+    profile: Profile = None,
+) -> None:
+    """Ask every model for every held-out hole and write the report; answers that are there already are kept."""
+    with errors_in_one_line():
+        from eval import evaluate, models
+        from eval import report as reports
+
+        section = load_params(EvaluateParams, "evaluate", params, profile)
+        evaluate.run(samples, models.Places(base, sft, dpo, merged, gguf), rows, section)
+        summary = reports.run(reports.Sources(rows, samples, quantize, serve, card, root), out, section)
+        worse = [step for step in summary.steps if step.scope == summary.scopes[0] and step.verdict == "worse"]
+        for step in (step for step in summary.steps if step.scope == summary.scopes[0]):
+            print(f"{step.child} against {step.parent}: {step.verdict}")
+        print(f"{out}/report.html")
+        if worse and section.gate == "fail":
+            raise CheckFailed(f"{worse[0].child} is worse than {worse[0].parent}: read {out}/report.md, or set evaluate.gate to warn")
+
+
+@app.command()
+def report(
+    samples: Samples = SAMPLES,
+    quantize: Quantize = QUANTIZE,
+    serve: Serve = SERVE,
+    card: Card = CARD,
+    rows: Rows = ROWS,
+    out: Out = OUT,
+    root: Root = Path(),
+    params: ParamsFile = PARAMS_FILE,
+    profile: Profile = None,
+) -> None:
+    """Write the report again from the answers that are there."""
+    with errors_in_one_line():
+        from eval import report as reports
+
+        section = load_params(EvaluateParams, "evaluate", params, profile)
+        reports.run(reports.Sources(rows, samples, quantize, serve, card, root), out, section)
+        print(f"{out}/report.html")

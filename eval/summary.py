@@ -1,0 +1,204 @@
+"""Rows turned into figures: every model by scope, every step against its parent, and what follows from it.
+
+In:  rows.ROW of every model
+Out: Summary: cells with 95% intervals, steps with paired differences and a verdict, the flat metrics of metrics.json
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from core.records import Row
+from eval.models import Model
+from eval.params import EvaluateParams
+from eval.statistics import Difference, Interval, difference_of_rates, difference_of_ratios, ratio, wilson
+
+Verdict = Literal["better", "worse", "mixed", "no visible difference"]
+
+
+class Metric(NamedTuple):
+    """A column of the tables."""
+
+    name: str
+    label: str
+    column: str  # of rows.ROW
+    better: int  # 1: more is better, -1: less is
+    per: str  # "": mean or rate over holes; else the column that the sum is divided by
+    scale: float  # of what is shown
+    digits: int
+    unit: str
+
+
+METRICS = (
+    Metric("exact_match", "exact match", "exact", 1, "", 100, 1, "%"),
+    Metric("exact_match_stripped", "exact but for blanks at the ends", "exact_stripped", 1, "", 100, 1, "%"),
+    Metric("first_line_match", "first line exact", "first_line", 1, "", 100, 1, "%"),
+    Metric("edit_similarity", "edit similarity", "similarity", 1, "", 1, 1, ""),
+    Metric("loss", "loss, nats per token", "nats", -1, "n_tokens", 1, 3, ""),
+    Metric("bits_per_byte", "loss, bits per byte", "nats", -1, "n_bytes", 1 / math.log(2), 3, ""),
+    Metric("parse_rate", "still parses", "parses", 1, "", 100, 1, "%"),
+    Metric("ended_rate", "ended by itself", "ended", 1, "", 100, 1, "%"),
+    Metric("overrun_rate", "ran past the hole", "overrun", -1, "", 100, 1, "%"),
+    Metric("suffix_repeat_rate", "wrote the suffix again", "suffix_repeat", -1, "", 100, 1, "%"),
+)
+BY_NAME = {metric.name: metric for metric in METRICS}
+RATES = {"exact", "exact_stripped", "first_line", "parses", "ended", "overrun", "suffix_repeat"}
+COMPARED = ("exact_match", "first_line_match", "edit_similarity", "loss", "parse_rate", "ended_rate")
+DECISIVE = ("exact_match", "edit_similarity", "loss")  # the verdict is read from these
+
+
+class Scope(NamedTuple):
+    """A part of the rows: one order, one split or all, one kind of span or all."""
+
+    order: str
+    split: str = "all"
+    span: str = "all"
+
+    def holds(self, row: Row) -> bool:
+        """Whether the row belongs to it."""
+        return row["order"] == self.order and self.split in ("all", row["split"]) and self.span in ("all", span_family(row["span_kind"]))
+
+
+class Step(NamedTuple):
+    """A model against the one it came from, on the same holes."""
+
+    child: str
+    parent: str
+    scope: Scope
+    differences: dict[str, Difference]
+    verdict: Verdict
+
+
+class Summary(NamedTuple):
+    """All figures of one evaluation."""
+
+    models: list[str]
+    scopes: list[Scope]
+    cells: dict[tuple[str, Scope], dict[str, Interval]]
+    steps: list[Step]
+    leaks: dict[str, Counter[str]]  # model -> kind -> spans
+    files: int  # that the holes come from
+    repos: int
+
+    def step(self, child: str, parent: str | None = None, scope: Scope | None = None) -> Step | None:
+        """The comparison of a model (with its parent, in the first scope, unless told otherwise)."""
+        wanted = scope or self.scopes[0]
+        return next((s for s in self.steps if s.child == child and s.scope == wanted and parent in (None, s.parent)), None)
+
+
+def span_family(kind: str) -> str:
+    """`node:Call` -> `node`."""
+    return kind.split(":")[0]
+
+
+def values(row: Row, metric: Metric) -> float | None:
+    """What a row adds to a metric; None where it cannot be judged."""
+    if metric.column == "ended":
+        return float(row["stop"] != "limit")
+    found = row[metric.column]
+    return None if found is None else float(found)
+
+
+def measure(rows: Sequence[Row], metric: Metric, params: EvaluateParams) -> Interval:
+    """One metric over some rows: Wilson's interval for a rate, a bootstrap over files else (unscaled)."""
+    judged = [(value, row) for row in rows if (value := values(row, metric)) is not None]
+    if metric.column in RATES:
+        return wilson(int(sum(value for value, _ in judged)), len(judged))
+    under = [float(row[metric.per]) if metric.per else 1.0 for _, row in judged]
+    return ratio([value for value, _ in judged], under, [row["file_id"] for _, row in judged], params.bootstrap, params.seed)
+
+
+def compare(child: Sequence[Row], parent: Sequence[Row], metric: Metric, params: EvaluateParams) -> Difference:
+    """Child minus parent in one metric (unscaled); both hold the same holes in the same order.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if [(row["sample_id"], row["order"]) for row in child] != [(row["sample_id"], row["order"]) for row in parent]:
+        raise ValueError("the rows are not of the same holes")
+    both = [(a, b, row) for row, other in zip(child, parent, strict=True) if (a := values(row, metric)) is not None
+            and (b := values(other, metric)) is not None]  # fmt: skip
+    if metric.column in RATES:
+        return difference_of_rates([a > 0 for a, _, _ in both], [b > 0 for _, b, _ in both])
+    under = [float(row[metric.per]) if metric.per else 1.0 for _, _, row in both]
+    files = [row["file_id"] for _, _, row in both]
+    return difference_of_ratios([a for a, _, _ in both], [b for _, b, _ in both], under, files, params.bootstrap, params.seed)
+
+
+def verdict_of(differences: dict[str, Difference]) -> Verdict:
+    """Better or worse if a decisive metric shows it and none shows the contrary."""
+    signs = {
+        BY_NAME[name].better * (1 if difference.value > 0 else -1)
+        for name, difference in differences.items()
+        if name in DECISIVE and difference.n and difference.visible
+    }
+    return "mixed" if len(signs) > 1 else "better" if 1 in signs else "worse" if -1 in signs else "no visible difference"
+
+
+def scopes_of(rows: Sequence[Row], params: EvaluateParams) -> list[Scope]:
+    """All splits together first, then each split, then each kind of span; the first order of the params leads."""
+    spans = sorted({span_family(row["span_kind"]) for row in rows})
+    return [
+        *(Scope(order) for order in params.orders),
+        *(Scope(order, split) for split in params.splits for order in params.orders),
+        *(Scope(order, "all", span) for span in spans for order in params.orders),
+    ]
+
+
+def summarize(chain: Sequence[Model], rows: dict[str, list[Row]], params: EvaluateParams) -> Summary:
+    """All figures. Steps are parent to child along the chain, and last the whole way from the first model to the last."""
+    any_rows = rows[chain[0].name]
+    scopes = scopes_of(any_rows, params)
+    cells, steps = {}, []
+    pairs = [(model.name, model.parent) for model in chain if model.parent]
+    if len(chain) > 2 and (chain[-1].name, chain[0].name) not in pairs:
+        pairs.append((chain[-1].name, chain[0].name))
+    for scope in scopes:
+        inside = {name: [row for row in rows[name] if scope.holds(row)] for name in rows}
+        for name, some in inside.items():
+            cells[name, scope] = {metric.name: measure(some, metric, params) for metric in METRICS}
+        for child, parent in pairs:
+            found = {name: compare(inside[child], inside[parent], BY_NAME[name], params) for name in COMPARED}
+            steps.append(Step(child, parent, scope, found, verdict_of(found)))
+    return Summary(
+        [model.name for model in chain],
+        scopes,
+        cells,
+        steps,
+        {name: Counter(kind for row in some for kind in row["leaks"]) for name, some in rows.items()},
+        len({row["file_id"] for row in any_rows}),
+        len({row["repo"] for row in any_rows}),
+    )
+
+
+def flat(summary: Summary) -> dict[str, float | int | None]:
+    """metrics.json: `model.split.order.metric`, `model.span.kind.order.metric`, `step.child_vs_parent.order.metric.*`."""
+    found: dict[str, float | int | None] = {}
+    for (model, scope), cell in summary.cells.items():
+        where = f"{scope.split}.{scope.order}" if scope.span == "all" else f"span.{scope.span}.{scope.order}"
+        for name, interval in cell.items():
+            if scope.span == "all" or name in DECISIVE:
+                found[f"{model}.{where}.{name}"] = _number(interval.value * _unit(name))
+        found[f"{model}.{where}.n"] = cell["exact_match"].n
+        if scope.span == "all":
+            found[f"{model}.{where}.parse_rate_n"] = cell["parse_rate"].n
+    for step in summary.steps:
+        if step.scope.split == "all" and step.scope.span == "all":
+            for name in DECISIVE:
+                d, where = step.differences[name], f"step.{step.child}_vs_{step.parent}.{step.scope.order}.{name}"
+                found |= {f"{where}.{end}": _number(getattr(d, end) * _unit(name)) for end in ("value", "low", "high")}
+    for model, kinds in summary.leaks.items():
+        found[f"{model}.leaks"] = sum(kinds.values())
+    return found
+
+
+def _unit(name: str) -> float:
+    """Rates stay between 0 and 1 in metrics.json; only bits per byte are converted."""
+    return BY_NAME[name].scale if name == "bits_per_byte" else 1.0
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
