@@ -14,25 +14,25 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TOKENIZERS_PARALLELISM := false
 
 repro: build
-	dvc repro
+	@dvc repro
 	echo "report: eval/reports/report.html"
 	echo "next:   python -m phase4_serve up --workspace ."
 
 test: build
-	python -m pytest
+	@python -m pytest
 
 slow: build
-	python -m pytest -m slow
+	@python -m pytest -m slow
 
 lint: build
-	ruff check . && ruff format --check . && mypy
+	@ruff check . && ruff format --check . && mypy
 
 serve: build
-	python -m phase4_serve up --workspace .
+	@python -m phase4_serve up --workspace .
 
 # the shipped base again, from scratch: hours on 2 cores
 base: build
-	for step in ingest clean scrub; do python -m phase1_data $$step --profile base --out phase1_data/out-base; done
+	@for step in ingest clean scrub; do python -m phase1_data $$step --profile base --out phase1_data/out-base; done
 	python -m phase2_train pretrain --tokenizer-only
 	python -m phase1_data samples --profile base --out phase1_data/out-base
 	python -m phase2_train pretrain
@@ -40,7 +40,7 @@ base: build
 build: $(STAMP)
 
 $(STAMP): pyproject.toml requirements.lock llama-server.txt
-	step() { echo "[$$((SECONDS / 60))m$$((SECONDS % 60))s] $$*"; }
+	@step() { echo "[$$((SECONDS / 60))m$$((SECONDS % 60))s] $$*"; }
 	fail() { echo "error: $$*" >&2; exit 5; }
 	"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
 		|| fail "Python 3.11 or 3.12 is needed, found $$("$(PYTHON)" --version 2>&1): name one with \`make PYTHON=python3.12 ...\`"

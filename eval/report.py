@@ -87,7 +87,7 @@ def opening(summary: Summary, manifest: Mapping[str, Any], device: str) -> str:
     parts = " and ".join(f"{n:,} in {_split_words(split)}" for split, n in holes.items())
     return (
         f"{len(summary.models)} models, greedy, on the same {sum(holes.values()):,} held-out holes: {parts} "
-        f"({summary.files:,} files, {summary.repos:,} repositories). {device}. "
+        f"({summary.files:,} files, {summary.repos:,} repositories). Machine: {device}. "
         f"Brackets are 95% intervals. The verdict reads {order_name(summary.scopes[0].order)} prompts, all splits together."
     )
 
@@ -144,7 +144,11 @@ def choice(summary: Summary, params: EvaluateParams, sizes: Mapping[str, int], f
     if harm and harm.child == "dpo":
         return "the SFT model", "Preference optimization did harm. Set `merge.adapter: sft` and run `dvc repro`.", "bad"
     if harm:
-        return "none of them yet", "The merged model is worse than the adapter it holds. Set `sft.bits: 16` and run `dvc repro`.", "bad"
+        return (
+            "none of them yet",
+            "The merged model is worse than the adapter it holds. Set `merge.onto: nf4`, or `sft.bits: 16`, and run `dvc repro`.",
+            "bad",
+        )
     last = summary.models[-1]
     if last != "q4_k_m":
         return NAMES[last], "No quantized file was evaluated: add q4_k_m to `evaluate.models`.", "even"

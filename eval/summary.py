@@ -48,6 +48,7 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 RATES = {"exact", "exact_stripped", "first_line", "parses", "ended", "overrun", "suffix_repeat"}
 COMPARED = ("exact_match", "first_line_match", "edit_similarity", "loss", "parse_rate", "ended_rate")
 DECISIVE = ("exact_match", "edit_similarity", "loss")  # the verdict is read from these
+FLOOR = {"loss": 0.0005}  # nats per token; the same sums in another order differ by less, and consistently enough to be "visible"
 
 
 class Scope(NamedTuple):
@@ -133,7 +134,7 @@ def verdict_of(differences: dict[str, Difference]) -> Verdict:
     signs = {
         BY_NAME[name].better * (1 if difference.value > 0 else -1)
         for name, difference in differences.items()
-        if name in DECISIVE and difference.n and difference.visible
+        if name in DECISIVE and difference.n and difference.visible and abs(difference.value) >= FLOOR.get(name, 0.0)
     }
     return "mixed" if len(signs) > 1 else "better" if 1 in signs else "worse" if -1 in signs else "no visible difference"
 

@@ -158,7 +158,8 @@ def test_a_model_made_worse_is_called_worse(evaluation, tmp_path):
     md, html, metrics = written(sources, tmp_path / "reports", params)
     assert "- **Merging the adapter into the base (merged against base): worse.**" in md
     assert "- **Quantizing to Q4_K_M (Q4_K_M against merged): better.**" in md  # it holds the weights from before
-    assert "- **From the first model to the last (Q4_K_M against base): no visible difference.**" in md
+    assert "- **From the first model to the last (Q4_K_M against base): " in md
+    assert abs(metrics["step.q4_k_m_vs_base.spm.loss.value"]) < 1e-3 and metrics["step.q4_k_m_vs_base.spm.exact_match.value"] == 0
     assert '<div class="finding bad"><div class="question">Merging the adapter into the base' in html
     assert metrics["step.merged_vs_base.spm.loss.low"] > 0
     assert metrics["merged.all.spm.loss"] - metrics["base.all.spm.loss"] == pytest.approx(
