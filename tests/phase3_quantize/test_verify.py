@@ -114,7 +114,7 @@ def test_holes_are_spread_over_the_file_and_an_empty_one_is_named(samples: Path,
 @pytest.fixture
 def params_file(tmp_path: Path) -> Path:
     file = tmp_path / "params.yaml"
-    file.write_text(yaml.safe_dump({"profile": "t", "t": {"merge": {"adapter": "none"}, "quantize": PARAMS.model_dump()}}))
+    file.write_text(yaml.safe_dump({"profile": "t", "t": {"merge": {"adapter": "none", "onto": "full"}, "quantize": PARAMS.model_dump()}}))
     return file
 
 
