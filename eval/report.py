@@ -158,10 +158,10 @@ def choice(summary: Summary, params: EvaluateParams, sizes: Mapping[str, int], f
     if quantized and quantized.differences["exact_match"].visible and lost > params.max_gguf_loss_points:
         reason = f"Q4_K_M ({size}) loses {lost:.1f} points of exact match, more than `evaluate.max_gguf_loss_points` allows. "
         return "a larger type", reason + "Set `quantize.type: Q8_0` and run `dvc repro`, or serve `model-f32.gguf`.", "bad"
-    told = [f"{size}, {_bits(found)} bits per weight" if _bits(found) else size, *_speed(found)]
+    told = [f"{size}, {_bits(found)} bits per weight." if _bits(found) else f"{size}.", *_speed(found)]
     if summary.cells[last, summary.scopes[0]]["exact_match"].value == 0:
         return "none of them, to type with", "No hole was completed exactly. The path works; the model is too weak.", "bad"
-    return "model-q4_k_m.gguf", f"`phase3_quantize/out/quantize/model-q4_k_m.gguf`: {', '.join(told)}.", "good"
+    return "model-q4_k_m.gguf", f"`phase3_quantize/out/quantize/model-q4_k_m.gguf`: {' '.join(told)}", "good"
 
 
 def _bits(found: Mapping[str, Any]) -> float | None:

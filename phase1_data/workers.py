@@ -52,4 +52,4 @@ def in_order(
             while waiting:
                 yield from waiting.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)  # without waiting, Python 3.11 may trip over its own thread at exit
