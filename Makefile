@@ -48,6 +48,7 @@ $(STAMP): pyproject.toml requirements.lock llama-server.txt
 		|| fail "no C++ compiler: install one (Debian: apt install g++; macOS: xcode-select --install), or see README, Without a compiler"
 	step "virtual environment in $(VENV) ($$("$(PYTHON)" --version))"
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	pip install -q --disable-pip-version-check 'pip>=23.1'  # older ones know no build settings in a requirements file
 	has_server() { test -x "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/bin/llama-server"; }
 	if ! has_server; then
 		step "llama.cpp: llama-server, tools and the Python binding (one compile, 4 to 8 minutes on 2 cores)"
