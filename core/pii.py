@@ -12,55 +12,109 @@ from collections.abc import Iterator
 
 from core.findings import Finding, Source, words
 
-_LOCAL = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-"
-_DOMAIN = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.){1,8}([A-Za-z]{2,24})(?![A-Za-z0-9_(\[]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
-)
-_TLDS = words(  # where people have mail; every two-letter code counts as a country besides
+_LOCAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-'")
+_DOMAIN = re.compile(r"(?:[^\W_](?:[\w\-]{0,61}[^\W_])?\.){1,8}([^\W\d_]{2,24}|xn--[a-z0-9\-]{2,40})(?![^\W_]|[_(\[]|-[^\W_]|\.[^\W_])")
+_TLDS = words(  # where people have mail; every two-letter code counts as a country, every one beyond ASCII too
     """com org net edu gov mil int info biz name pro aero coop museum jobs mobi travel asia cat tel xxx post app dev page cloud tech
     online site store shop blog xyz club live life world today email company agency studio design digital systems solutions services
-    network software technology engineering science academy university education school institute foundation center community social
-    media news ltd gmbh inc llc bank finance money health care legal law consulting expert guru ninja rocks space website zone work
-    works team group global international ai berlin london nyc paris tokyo amsterdam wien hamburg koeln moscow africa swiss eus gal
-    scot wales google amazon microsoft"""
+    network software technology engineering science academy university education school institute foundation center centre community
+    social media news ltd gmbh inc llc bank finance money health care legal law consulting expert guru ninja rocks space website zone
+    work works team group global international ai berlin london nyc paris tokyo amsterdam wien hamburg koeln moscow africa swiss eus
+    gal scot wales google amazon microsoft moe photography photo photos gallery graphics video film tv radio fm audio band music art
+    arts theater dance games game play fun party events tickets tours holiday vacations hotel restaurant cafe bar pub beer wine pizza
+    coffee kitchen recipes garden farm fish pet vet dog horse green eco bio earth energy solar build builders construction house homes
+    estate properties property land apartments villas rent auto car cars bike taxi limo flights cruises marine boats express delivery
+    supply supplies parts tools equipment industries manufacturing trade trading market markets marketing business ventures holdings
+    capital fund investments exchange credit cash loans insurance tax accountant accountants attorney lawyer abogado clinic dental
+    dentist doctor hospital surgery physio fitness yoga gym run football soccer golf tennis ski hockey rugby cricket racing bet casino
+    poker lotto one plus top vip best cool wow lol fyi how wiki help support guide directory link click chat forum reviews report
+    exposed press review ink pub icu kim red blue pink black gold codes hosting host domains servers server computer computers
+    security data computer systems domains graphics camera phone mobile ist istanbul bayern saarland nrw ruhr tirol quebec vegas
+    miami boston melbourne sydney osaka nagoya okinawa kyoto taipei joburg capetown durban krd lat bzh corsica alsace vlaanderen
+    brussels gent frl barcelona madrid rio swiss lgbt gay dad mom kids baby family singles dating wedding church faith christmas
+    charity ngo ong democrat republican vote voting navy army airforce"""
 )
-_FILE_TLDS = words("py js ts md rs sh pl so cc mm st")  # also endings of file names: an address there needs one more dot
+_FILE_TLDS = words("py js ts md sh so")  # also endings of file names: an address there needs one more dot
 _BENIGN_LOCAL = re.compile(
     r"(?i)^(?:git|hg|svn|npm|no[_\-]?reply|do[_\-]?not[_\-]?reply|user\d*|username|your\W?(?:name|email)|you|me|someone|nobody|example|x+)$"
     r"|^\d+\+?.*noreply"
 )
 _BENIGN_DOMAIN = re.compile(
-    r"(?i)(?:^|\.)(?:example\.\w+(?:\.\w+)?|example|test|invalid|localhost|local|localdomain|internal|lan|domain\.\w+|users\.noreply\.\w+\.com"
+    r"(?i)(?:^|\.)(?:example\.\w+(?:\.\w+)?|example|test|invalid|localhost|local|localdomain|internal|lan|domain\.\w+"
+    r"|users\.noreply\.\w+\.com"
     r"|noreply\.\w+\.\w+|email\.com|company\.com|your-?(?:domain|company)\.\w+)$"
 )
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[0-7]{3}|[A-Za-z0-9])")
-_USERINFO = re.compile(r"://[^\s/?#'\"<>]*\Z")
+_USERINFO = re.compile(r"(?<!ssh)(?<!sftp)://[^\s/?#'\"<>]*\Z")
 
 
 def find_emails(source: Source) -> Iterator[Finding]:
-    """Addresses of real people and hosts (RFC 5321 in the form people write)."""
+    """Addresses of real people and hosts (RFC 5321 and 6531 in the form people write), and those spelt out with `at` and `dot`."""
     text = source.text
     for at in source.everywhere(b"@"):
         match = _DOMAIN.match(text, at + 1)
         if match is None:
             continue
-        head = text[max(0, at - 64) : at]
-        local = head[len(head.rstrip(_LOCAL)) :].lstrip(".%+-")
+        start = _local_start(text, at)
+        if escape := _ESCAPE.match(text, max(0, start - 1)):
+            start = escape.end()
+        local = text[start:at]
         if not local or local[-1] == ".":
             continue
-        start = at - len(local)
-        if escape := _ESCAPE.match(text, max(0, start - 1)):
-            start, local = escape.end(), local[escape.end() - start :]
-            if not local:
-                continue
-        tld = match.group(1)
-        if _is_address(local, match.group(), tld) and not _USERINFO.search(text[max(0, start - 128) : start]):
+        if _is_address(local, match.group(), match.group(1)) and not _USERINFO.search(text[max(0, start - 128) : start]):
             yield Finding(start, match.end(), "email", "email")
+        else:
+            source.stay(start, match.end(), "email", "nobody's: a host's user, an example, a file or an expression")
+    yield from _spelt_out(source)
+
+
+def _local_start(text: str, at: int) -> int:
+    """Where the part before an @ begins."""
+    start, floor = at, max(0, at - 64)
+    while start > floor and (text[start - 1] in _LOCAL or (text[start - 1] > "\x7f" and text[start - 1].isalnum())):
+        start -= 1
+    while start < at and text[start] in ".%+-'":
+        start += 1
+    return start
+
+
+_SPELT = (b"[at]", b"(at)", b"{at}", b"<at>", b" at ", b"_at_", b"&#64;", b"%40")
+_SPELT_DOMAIN = re.compile(
+    r"(?i)(?:\[at\]|\(at\)|\{at\}|<at>| at |_at_|&#64;|%40)\s?((?:[a-z0-9][a-z0-9\-]{0,62}(?P<dot>\s?(?:\[dot\]|\(dot\)"
+    r"|\{dot\}|<dot>| dot |_dot_)\s?|\.)){1,5}([a-z]{2,24}))(?![\w\-(]|\.\w)"
+)
+_SPELT_LOCAL = re.compile(r"(?i)(?:[a-z0-9][\w.+\-]{0,40}(?: dot | ?\[dot\] ?| ?\(dot\) ?)){0,3}[a-z0-9][\w.+\-]{0,40}\s?\Z")
+
+
+def _spelt_out(source: Source) -> Iterator[Finding]:
+    """`name at host dot com`, `name [at] host.com`; a bare ` at ` needs a spelt dot, brackets or a colon around it to be one."""
+    text = source.text
+    for sign in _SPELT:
+        done = 0
+        for at in source.any_case(sign):
+            match = _SPELT_DOMAIN.match(text, at) if at >= done else None
+            local = _SPELT_LOCAL.search(text, max(0, at - 64), at) if match else None
+            if match is None or local is None:
+                continue
+            done = match.end()
+            start = max(local.start(), text.rfind("\n", local.start(), at) + 1)
+            plain = sign == b" at " and " dot " not in match.group().lower() and "dot" not in match.group("dot").lower()
+            if plain and not (
+                text[max(0, start - 1) : start] in ("<", "(")
+                or re.search(r"(?i)(?:mail|contact|author)\S{0,4}:? ?\Z|, \Z", text[max(0, start - 16) : start])
+            ):
+                continue
+            head = (
+                re.split(r"\s", text[start:at].rstrip())[-1] if plain or " dot " not in text[start:at].lower() else text[start:at].rstrip()
+            )
+            start = at - len(text[start:at]) + len(text[start:at].rstrip()) - len(head)
+            if match[3].lower() in _TLDS or len(match[3]) == 2:
+                yield Finding(start, match.end(), "email", "email_spelt_out")
 
 
 def _is_address(local: str, domain: str, tld: str) -> bool:
     lower = tld.lower()
-    if not (lower in _TLDS or len(lower) == 2) or (tld != lower and not domain.isupper()):
+    if not (lower in _TLDS or len(lower) == 2 or not tld.isascii() or lower.startswith("xn--")) or (tld != lower and not domain.isupper()):
         return False
     if lower in _FILE_TLDS and domain.count(".") == 1 and "." not in local:
         return False
@@ -69,14 +123,15 @@ def _is_address(local: str, domain: str, tld: str) -> bool:
 
 _IPV4 = re.compile(rb"(?<![\w.])(?<![A-Za-z0-9]-)\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w]|\.\d|-[A-Za-z])")
 _VERSION = re.compile(
-    r"(?i)(?:version|\bver\b|\bv\b|release|(?<![a-z])oid(?![a-z])|build|firmware|assembly|\brev\b|revision|changelog|section|chapter|upgrade\w*"
+    r"(?i)(?:version|\bver\b|\bv\b|release|(?<![a-z])oid(?![a-z])|build|firmware|assembly|\brev\b|revision|changelog"
+    r"|section|chapter|upgrade\w*|^#{2,6} |\btable\b|\bfigure\b|\bclause\b|appendix|\binstall\w*|§"
     r"|since|\btag\b|==|>=|<=|~=|!=|\^|~>|[a-z\d_)]/)[^\n]{0,24}\Z"
 )
 _ADDRESS_NAME = re.compile(
     r"(?i)\bips?\b|ip_|_ip|ipv4|addr|host|server|://|@|gateway|peer|client|remote|proxy|dns|ping|ssh|port|inet|\bfrom\b"
 )
 _NAMED = re.compile(
-    r"(?i)://\S*\Z|@\Z|(?:ip|addr\w*|host|server)\W{1,4}\Z"
+    r"(?i)://\S*\Z|@\Z|ip4:\Z|(?:\bip|_ip|addr\w*|host|server)\W{1,4}\Z"
 )  # right before the value: an address whatever else stands there
 _PRODUCT = re.compile(r"[A-Z][A-Za-z]+ \Z")
 _RESOLVERS = words(  # public name servers, dummies and the cloud metadata address
@@ -94,11 +149,14 @@ def find_ipv4(source: Source) -> Iterator[Finding]:
     for match in _IPV4.finditer(source.raw):
         value, start = match.group().decode(), match.start()
         if value in _RESOLVERS or not _is_global(value):
+            source.stay(start, match.end(), "ipv4", "private, reserved, for documentation, or a public resolver")
             continue
         if source.raw.startswith(b".in-addr.", match.end()) and not _is_global(".".join(reversed(value.split(".")))):
             continue
         before = source.text[max(source.line_around(start)[0], start - 48) : start]
-        if not _is_version(value, before):
+        if _is_version(value, before):
+            source.stay(start, match.end(), "ipv4", "a version, a section or an object identifier")
+        else:
             yield Finding(start, match.end(), "ipv4", "ipv4")
 
 
@@ -114,6 +172,7 @@ def _is_version(value: str, before: str) -> bool:
     return bool(_VERSION.search(before))
 
 
+_MAPPED = re.compile(rb"(?i)(?<![\w:.])(?:0{0,4}:){2,6}ffff:(\d{1,3}(?:\.\d{1,3}){3})(?![\w.])")  # RFC 4291 section 2.5.5
 _IPV6 = re.compile(rb"(?<![\w:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:.]{2,41}(?!\w)")
 
 
@@ -125,6 +184,14 @@ def find_ipv6(source: Source) -> Iterator[Finding]:
         if value.lower() in _RESOLVERS or not _is_global(value) or value.lower().startswith(("2001:db8:", "3fff:")):
             continue
         yield Finding(match.start(), match.start() + len(value), "ipv6", "ipv6")
+    mapped = (
+        _MAPPED.match(source.raw, at - len(head := source.raw[max(0, at - 20) : at]) + len(head.rstrip(b"0:")))
+        for at in source.any_case(b"ffff:")
+    )
+    for match in filter(None, mapped):
+        inner = match.group(1).decode()
+        if inner not in _RESOLVERS and _is_global(inner):
+            yield Finding(match.start(), match.end(), "ipv6", "ipv6_mapped")
 
 
 def _is_global(value: str) -> bool:
@@ -150,6 +217,8 @@ _BENIGN_USER = words(  # accounts of systems, services and examples; first parts
     abc username1 devuser project projects bin lib local opt etc tmp var data work workspace container container_user nonroot
     appuser sandbox"""
 )
+_LINK = re.compile(r"(?:href|src|action|to|path|route|url)=[\"'{]{1,2}\Z")
+_ANSI = re.compile(r"(?:\\x1b|\\u001b|\\033|\\e|\x1b)\[[\d;]*m\Z")  # colours of a terminal, in notebooks and logs
 _FILE_NAME = re.compile(r"\.(?:html?|php|aspx?|jsp|json|js|css|png|svg|md|py)$")
 _PATH_BEFORE = re.compile(r"[\w.:/\-$~{}]{0,64}\Z")
 _MOUNT = re.compile(r"^/?(?:export|mnt|data|nfs|usr|vol\d*|net|media|srv|[a-z])\b|^-[A-Z]$")  # also a compiler option such as -I
@@ -172,9 +241,10 @@ def _is_home(text: str, at: int, head: bytes, match: re.Match[str]) -> bool:
         return False
     if head == b"\\users\\":
         return True
-    before = _PATH_BEFORE.search(text[max(0, at - 64) : at])
+    lead = _ANSI.sub("", text[max(0, at - 64) : at])
+    before = _PATH_BEFORE.search(lead)
     path = before.group() if before else ""
-    if "://" in path and "file://" not in path:
+    if ("://" in path and "file://" not in path) or _LINK.search(lead):
         return False
     if head == b"/users/":  # in small letters it is a route of a web service
         followed = text[match.end() : match.end() + 1] in "/\\\"'`"
@@ -190,6 +260,12 @@ _TRAILERS = (b"-by: ", b"author: ", b"committer: ", b"from: ")
 _PLACEHOLDER_NAME = re.compile(r"(?i)^(?:user \d+|.*\bbot\b.*|your name|name|github|gitlab|example.*|john doe|jane doe)$")
 
 
+_MACHINE = re.compile(r"\[bot\]@")
+_BARE_TRAILER = re.compile(r"-by: ([A-Z][\w.'\-]{1,24}(?: [A-Z][\w.'\-]{0,24}){1,3})[ \t]*(?=\n|\Z)")
+_GIT_CONFIG = re.compile(r"\[user\]\s{1,8}name = ([^\W\d_][\w.'\- ]{2,60}?)[ \t]*(?=\n|\Z)")
+_CHANGELOG = re.compile(r"\n -- ([^\W\d_][\w.'\- ]{1,60}?) <[^<>\s]{3,128}>  [A-Z][a-z]{2}, ")
+
+
 def find_trailers(source: Source) -> Iterator[Finding]:
     """Names in git trailers and mail headers; their addresses are found as addresses."""
     for head in _TRAILERS:
@@ -199,5 +275,71 @@ def find_trailers(source: Source) -> Iterator[Finding]:
                 continue  # one to a line
             line, done = source.line_around(at)
             match = _TRAILER.search(source.text, max(line, at - 16), at + 240)
-            if match and not _PLACEHOLDER_NAME.match(match.group(1)):
+            if match and not _PLACEHOLDER_NAME.match(match.group(1)) and not _MACHINE.search(match.group()):
                 yield Finding(*match.span(1), "person", "git_trailer")
+    for at in source.any_case(b"-by: "):
+        match = _BARE_TRAILER.match(source.text, at)
+        if match and not _PLACEHOLDER_NAME.match(match.group(1)):
+            yield Finding(*match.span(1), "person", "git_trailer")
+    for at in source.any_case(b"name = "):
+        match = _GIT_CONFIG.search(source.text, max(0, at - 24), at + 80)
+        if match:
+            yield Finding(*match.span(1), "person", "git_config")
+    for at in source.everywhere(b"\n -- "):
+        match = _CHANGELOG.match(source.text, at)
+        if match:
+            yield Finding(*match.span(1), "person", "changelog")
+
+
+_AUTHOR = re.compile(  # documentation tags and file headers; copyright lines stay, because licences ask for them
+    r"(?:[@\\]author[s]?:?[ \t]{1,8}|:author:[ \t]{1,4}|__author__\s?=\s?[\"']|(?:Created|Written) by[ \t:]{1,3})"
+    r"(?P<name>[^\W\d_][^\W\d_.'\-]{1,24}(?:[ ][^\W\d_][\w.'\-]{0,24}){1,3}?)(?=\s*(?:$|[<(,;\"'\n]| on | \d))",
+    re.MULTILINE,
+)
+_AUTHOR_HEADS = (b"@author", b"\\author", b":author:", b"__author__", b"created by", b"written by")
+_NOT_A_NAME = re.compile(
+    r"(?i)\b(?:team|inc|ltd|gmbh|corp|foundation|project|developers?|contributors?|authors?|community|group|university|the"
+    r"|and|tool|script|user)\b"
+)
+
+
+def find_authors(source: Source) -> Iterator[Finding]:
+    """Names of people in author tags."""
+    for head in _AUTHOR_HEADS:
+        for at in source.any_case(head):
+            match = _AUTHOR.match(source.text, at)
+            if (
+                match
+                and match["name"][:1].isupper()
+                and not _NOT_A_NAME.search(match["name"])
+                and not _PLACEHOLDER_NAME.match(match["name"])
+            ):
+                yield Finding(*match.span("name"), "person", "author_tag")
+
+
+_PHONE = re.compile(r"(?<![\w.])(?P<value>(?:\+|00)?\(?\d{1,4}\)?(?:[ .\-/]{0,2}\(?\d{1,5}\)?){1,6})(?![\w]|\.\d|-[A-Za-z])")
+_E164 = re.compile(rb"(?<![\w.+\n])\+[1-9]\d{9,14}(?![\w.])")
+_PHONE_NAMES = (b"phone", b"tel", b"mobile", b"fax", b"whatsapp", b"wa.me/", b"call ", b"cell", b"sms", b"msisdn", b"handy", b"contact")
+_PHONE_BETWEEN = re.compile(
+    r"(?i)(?:phone|tel|mobile|fax|whatsapp|wa\.me/|call|cell|sms|msisdn|handy|contact)(?:ephone)?[ _\-]?(?:no|nr"
+    r"|num(?:ber)?|work|home|office|business)?\.?"
+    r"(?:[\"'\])]{0,2}\s{0,3}(?:[:=>,(]|=>|TYPE=CELL:| at )?\s{0,3}[\"']?(?:https?://wa\.me/)?(?:tel:)?|[^\d\n\"']{1,40}? (?:at|to) )\(?\Z"
+)
+_FICTIONAL = re.compile(r"555[ .\-]?01\d\d\Z|^\D{0,3}0{3,}|^(?:\D*1\D*2\D*3\D*4)|(\d)\1{5}")  # 555-0100 to -0199 are kept for fiction
+
+
+def find_phones(source: Source) -> Iterator[Finding]:
+    """Telephone numbers (ITU-T E.164: 8 to 15 digits) that a word before them announces."""
+    for name in _PHONE_NAMES:
+        for at in source.any_case(name):
+            end = at + len(name)
+            match = _PHONE.search(source.text, end, min(end + 72, source.line_around(end)[1] if end < len(source.raw) else end))
+            if match is None or not _PHONE_BETWEEN.search(source.text[at : match.start()]):
+                continue
+            digits = sum(map(str.isdigit, match["value"]))
+            spaced = not match["value"].isdigit() or name in (b"phone", b"mobile", b"wa.me/", b"msisdn", b"whatsapp")
+            if 8 <= digits <= 15 and spaced and not _FICTIONAL.search(match["value"]):
+                yield Finding(*match.span("value"), "phone", "phone")
+    for number in _E164.finditer(source.raw):
+        if number.start() and not _FICTIONAL.search(number.group().decode()):
+            yield Finding(*number.span(), "phone", "phone_e164")

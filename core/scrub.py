@@ -15,17 +15,21 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from core.assigned import find_assigned
-from core.findings import Finding, Source
-from core.pii import find_emails, find_ipv4, find_ipv6, find_trailers, find_user_paths
-from core.secrets import find_by_entropy, find_by_plugins, find_der, find_in_commands, find_pem, find_url_passwords
+from core.commands import find_in_commands
+from core.encoded import find_encoded
+from core.findings import Finding, Source, Stayed
+from core.generated import find_generated
+from core.pii import find_authors, find_emails, find_ipv4, find_ipv6, find_phones, find_trailers, find_user_paths
+from core.secrets import find_by_entropy, find_by_plugins, find_der, find_key_bytes, find_pem, find_url_passwords
 from core.vendor_tokens import find_tokens
 
-__all__ = ["Finding", "Redaction", "find", "mask"]
+__all__ = ["Finding", "Redaction", "Stayed", "explain", "find", "mask"]
 
-_RULES = (
-    find_tokens, find_by_plugins, find_pem, find_der, find_url_passwords, find_in_commands, find_assigned, find_by_entropy,
-    find_emails, find_ipv4, find_ipv6, find_user_paths, find_trailers,
+_SECRETS = (
+    find_tokens, find_by_plugins, find_pem, find_der, find_key_bytes, find_url_passwords, find_in_commands, find_assigned,
+    find_generated, find_by_entropy,
 )  # fmt: skip
+_PERSONAL = (find_emails, find_ipv4, find_ipv6, find_user_paths, find_trailers, find_authors, find_phones)
 _ROUNDS = 6  # masking once is enough nearly always; a placeholder may uncover a shorter match beside it
 _MANY = 200  # secrets in one text
 _MIN_REPEATED = 8  # characters; a shorter value elsewhere is a coincidence
@@ -46,12 +50,30 @@ def find(text: str) -> list[Finding]:
     Findings that overlap become one that covers them all and has the name of the longest. A secret of 8 characters or more
     is found wherever it stands again.
     """
-    source = Source(text)
-    found = {finding for rule in _RULES for finding in rule(source)}
+    return _found(Source(text))
+
+
+def explain(text: str) -> tuple[list[Finding], list[Stayed]]:
+    """What `find` finds, and what the rules looked at and left, with the reason; a place that both name is found."""
+    source = Source(text, explain=True)
+    findings = _found(source)
+    left = {note for note in source.stayed or () if not any(f.start < note.end and note.start < f.end for f in findings)}
+    return findings, sorted(left)
+
+
+def _found(source: Source) -> list[Finding]:
+    found = {finding for rule in (*_SECRETS, *_PERSONAL) for finding in rule(source)}
+    found.update(find_encoded(source, _holds_secret))
     if not found:
         return []
     merged = _merge(sorted(found))
-    return _merge(sorted({*merged, *_repeated(text, merged)}))
+    return _merge(sorted({*merged, *_repeated(source.text, merged)}))
+
+
+def _holds_secret(decoded: str) -> bool:
+    """Whether a text that was decoded from base64 holds a secret; one layer is enough to look at."""
+    source = Source(decoded)
+    return any(True for rule in _SECRETS for _ in rule(source))
 
 
 def _merge(findings: list[Finding]) -> list[Finding]:
@@ -140,6 +162,11 @@ def _documentation_ipv4(number: int) -> str:
     return f"{nets[(number - 1) // 254 % 3]}.{(number - 1) % 254 + 1}"
 
 
+def _fictional_phone(number: int) -> str:
+    """One of the hundred numbers of every area that the North American Numbering Plan keeps for fiction."""
+    return f"+1-{201 + (number - 1) // 100 % 700}-555-{100 + (number - 1) % 100:04}"
+
+
 _PLACEHOLDERS: dict[str, Callable[[int], str]] = {
     "secret": "<SECRET_{}>".format,
     "email": "user{}@example.com".format,
@@ -147,4 +174,6 @@ _PLACEHOLDERS: dict[str, Callable[[int], str]] = {
     "ipv6": "2001:db8::{:x}".format,
     "user_path": "user".format,
     "person": "User {}".format,
+    "phone": _fictional_phone,
+    "key_bytes": "0x00".format,
 }

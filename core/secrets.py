@@ -41,8 +41,10 @@ from detect_secrets.plugins.stripe import StripeDetector
 from detect_secrets.plugins.telegram_token import TelegramBotTokenDetector
 from detect_secrets.plugins.twilio import TwilioKeyDetector
 
+from core.encoded import decoded
 from core.findings import AFTER, BEFORE, Finding, Source, entropy, words
-from core.secret_values import is_digest, is_hex, is_placeholder, is_public_example, is_random, is_template, is_uuid
+from core.secret_names import beside, is_public_name
+from core.secret_values import is_digest, is_hex, is_placeholder, is_public_example, is_template, is_unlike_words, is_uuid
 
 Hits = Callable[[Source], Iterator[int]]
 
@@ -70,6 +72,7 @@ class _Plugin(NamedTuple):
     plugin: RegexBasedDetector
     hits: Hits
     whole: bool = True
+    patterns: slice = slice(None)  # of the plugin's, where they find different things
 
 
 _ASSIGNED_RUN = re.compile(rb"key|pwd|pw|pass|token")  # the names in the patterns of IBM, Cloudant and SoftLayer
@@ -88,8 +91,8 @@ def _named_runs(size: int) -> Hits:
 
 _PLUGINS = (
     _Plugin("artifactory", ArtifactoryDetector(), _literals("AKC", *(f"AP{c}" for c in "0123456789ABCDEF"))),
-    _Plugin("aws_access_key", AWSKeyDetector(), _in_runs("A3T", "ABIA", "ACCA", "AKIA", "ASIA")),
-    _Plugin("aws_secret_key", AWSKeyDetector(), _any_case("aws"), whole=False),
+    _Plugin("aws_access_key", AWSKeyDetector(), _in_runs("A3T", "ABIA", "ACCA", "AKIA", "ASIA"), patterns=slice(1)),
+    _Plugin("aws_secret_key", AWSKeyDetector(), _any_case("aws"), whole=False, patterns=slice(1, None)),
     _Plugin("azure_storage_key", AzureStorageKeyDetector(), _literals("AccountKey=")),
     _Plugin("cloudant", CloudantDetector(), _named_runs(24), whole=False),
     _Plugin("cloudant", CloudantDetector(), _any_case("cloudant.com")),
@@ -126,12 +129,12 @@ def find_by_plugins(source: Source) -> Iterator[Finding]:
                 continue  # this stretch was looked at for an earlier hit
             start, end = source.line_around(at)
             seen = end if end < at + AFTER else end - BEFORE
-            yield from _matches(entry, source.text, start, end)
+            yield from _matches(entry, source, start, end)
 
 
-def _matches(entry: _Plugin, text: str, start: int, end: int) -> Iterator[Finding]:
-    line = text[start:end]
-    for pattern in entry.plugin.denylist:
+def _matches(entry: _Plugin, source: Source, start: int, end: int) -> Iterator[Finding]:
+    line = source.text[start:end]
+    for pattern in list(entry.plugin.denylist)[entry.patterns]:
         for match in pattern.finditer(line):
             group = 0 if entry.whole or not match.re.groups else next((n for n, found in enumerate(match.groups(), 1) if found), 0)
             left, right = match.span(group)
@@ -143,7 +146,8 @@ def _matches(entry: _Plugin, text: str, start: int, end: int) -> Iterator[Findin
                 left += len("AccountKey=")
             if group == 0 and line[left - 1 : left].isalnum() and line[left - 2 : left - 1] != "\\":
                 continue  # inside a longer word or blob
-            if is_public_example(value) or is_placeholder(value) or is_digest(value, line[:left]) or len(set(value)) < 8:
+            if len(set(value)) < 8 or is_public_example(value) or is_placeholder(value) or is_digest(value, line[:left]):
+                source.stay(start + left, start + right, entry.rule, "a placeholder, public example or digest")
                 continue
             yield Finding(start + left, start + _widened(line, left, right), "secret", entry.rule)
 
@@ -179,7 +183,8 @@ def find_by_entropy(source: Source) -> Iterator[Finding]:
     """Quoted random-looking strings: detect-secrets' two entropy plugins, less digests, UUIDs, words and examples."""
     for match in _QUOTED.finditer(source.raw):
         start, end = match.span(2)
-        value = source.text[start:end]
+        value = source.text[start:end].rstrip("\\")  # of an escaped quote
+        end = start + len(value)
         if len(value) < 23 and not is_hex(value):
             continue  # 4.5 bits per character take 23 different ones
         by_hex = is_hex(value) and _HEX.calculate_shannon_entropy(value) > _HEX.entropy_limit
@@ -188,36 +193,83 @@ def find_by_entropy(source: Source) -> Iterator[Finding]:
         before = source.text[max(source.line_around(start)[0], start - 200) : start]
         named = bool(_SECRET_NAME.search(before)) and not _IDENTIFIED.search(before)
         if (is_hex(value) or len(value) > _MAX_NEUTRAL) and not named:
-            continue  # a bare digest-like constant
-        if is_public_example(value) or is_uuid(value) or is_digest(value, before) or not is_random(value):
+            source.stay(start, end, "entropy", "a bare constant of digits, as digests are, or a blob")
+            continue
+        harmless = is_public_example(value) or is_uuid(value) or is_digest(value, before) or not is_unlike_words(value)
+        if harmless or is_public_name(beside(before)) or (not named and decoded(value) is not None):  # find_encoded looks into it
+            source.stay(start, end, "entropy", "a digest, an identifier, words or a public example")
             continue
         yield Finding(start, end, "secret", "hex_entropy" if by_hex else "base64_entropy")
 
 
-_PEM_BEGIN = re.compile(r"-----BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_BEGIN = re.compile(r"---(?:--| )BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)? ?---(?:--|-)")
+_PEM_END = re.compile(r"-----END (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_TAIL = re.compile(r"[A-Za-z0-9+/=\\nr\s]{64,16384}\Z")
 _PEM_BODY = re.compile(r"[A-Za-z0-9+/=]{16}|\\[nr]")
 _PEM_LIMIT = 16384  # characters; an RSA key of 8192 bits has 6,400
 _PUTTY = re.compile(r"Private-Lines: \d{1,3}\r?\n((?:[A-Za-z0-9+/=]{1,80}\r?\n){1,200})")
+_JWK = re.compile(r"\"(?:d|p|q|dp|dq|qi|k)\"\s{0,4}:\s{0,4}\"([\w\-+/=]{16,8192})\"")  # RFC 7518 section 6: the private members
+_RSA_XML = re.compile(r"<(D|P|Q|DP|DQ|InverseQ)>([A-Za-z0-9+/=\s]{16,8192})</\1>")  # .NET's RSA.ToXmlString
+_BYTES = re.compile(r"(?:0x[0-9A-Fa-f]{1,2}|\d{1,3})(?:\s{0,16},\s{0,16}(?:\(byte\)\s?)?(?:0x[0-9A-Fa-f]{1,2}|\d{1,3})){15,511}")
+_KEY_BYTES = re.compile(
+    r"(?i)(?<!public)(?<!pub)[_ ]?(?:key|secret|iv|salt|seed|token|password)\w{0,12}(?:\[\w{0,16}\])?[^\n;]{0,64}[{(\[]\s{0,16}\Z"
+)
 
 
 def find_pem(source: Source) -> Iterator[Finding]:
-    """Private keys in PEM or PuTTY form: all between the first line and the last, or to the end of the base64."""
+    """Private keys in PEM, SSH2, PuTTY, JWK and .NET's XML form: all between the first line and the last, or to the end of the base64."""
     done = 0
-    for at in source.everywhere(b"-----BEGIN "):
-        begin = _PEM_BEGIN.match(source.text, at) if at >= done else None
+    for at in source.everywhere(b"BEGIN "):
+        begin = _PEM_BEGIN.match(source.text, max(0, at - 5)) if at >= done else None
         if begin is None:
             continue
-        close = source.raw.find(b"-----END", begin.end(), begin.end() + _PEM_LIMIT)
+        close = source.raw.find(b"END", begin.end(), begin.end() + _PEM_LIMIT)
+        close = source.raw.rfind(b"---", begin.end(), close) if close != -1 else close
+        close -= len(source.raw[begin.end() : close]) - len(source.raw[begin.end() : close].rstrip(b"-")) if close != -1 else 0
         end = close if close != -1 else _base64_end(source.text, begin.end())
         body = source.text[begin.end() : end]
         if _PEM_BODY.search(body) and len(set(body)) > 20 and not is_template(body.strip()):
             left = len(body) - len(body.lstrip())
             done = end
             yield Finding(begin.end() + left, begin.end() + len(body.rstrip()), "secret", "private_key")
+    yield from _headless(source)
     for at in source.everywhere(b"Private-Lines: "):
         match = _PUTTY.match(source.text, at)
         if match:
             yield Finding(match.start(1), match.end(1) - 1, "secret", "private_key")
+    if b'"kty"' in source.raw:
+        yield from (Finding(*match.span(1), "secret", "jwk") for match in _JWK.finditer(source.text))
+    if b"<RSAKeyValue>" in source.raw or b"<InverseQ>" in source.raw:
+        yield from (Finding(*match.span(2), "secret", "rsa_xml") for match in _RSA_XML.finditer(source.text))
+
+
+def _headless(source: Source) -> Iterator[Finding]:
+    """The end of a private key whose first line was cut off."""
+    last = 0
+    for at in source.everywhere(b"-----END "):
+        end = _PEM_END.match(source.text, at)
+        if end and source.raw.rfind(b"-----BEGIN", last, at) == -1:
+            body = _PEM_TAIL.search(source.text, max(last, at - _PEM_LIMIT), at)
+            if body and len(set(body.group())) > 20:
+                start = body.end() - len(body.group().lstrip())
+                yield Finding(start, start + len(body.group().strip()), "secret", "private_key")
+        last = at
+
+
+def find_key_bytes(source: Source) -> Iterator[Finding]:
+    """Keys as arrays of 16 bytes or more: `aes_key[16] = { 0x.., ... }`."""
+    for opening in (b"{", b"[", b"("):
+        for at in source.everywhere(opening + b"0x") if opening != b"{" else _arrays(source):
+            match = _BYTES.match(
+                source.text,
+                at + len(opening) + len(source.text[at + len(opening) : at + 16]) - len(source.text[at + len(opening) : at + 16].lstrip()),
+            )
+            if match and len(set(match.group())) > 10 and _KEY_BYTES.search(source.text, max(0, at - 96), at + len(opening)):
+                yield Finding(*match.span(), "key_bytes", "key_bytes")
+
+
+def _arrays(source: Source) -> Iterator[int]:
+    return (at for at in source.everywhere(b"{") if source.raw[at + 1 : at + 8].lstrip()[:1].isdigit())
 
 
 _BASE64_LINES = re.compile(r"(?:[A-Za-z0-9+/=]|\\[nr]|[\s\"'+,]){0,16384}")
@@ -258,6 +310,8 @@ def find_url_passwords(source: Source) -> Iterator[Finding]:
         match = _URL_PASSWORD.match(source.text, at)
         if match and _is_url_password(match[match.lastindex or 0]):
             yield Finding(*match.span(match.lastindex or 0), "secret", "url_password")
+        elif match:
+            source.stay(*match.span(match.lastindex or 0), "url_password", "a stock word, a placeholder or no password")
 
 
 _STOCK_PASSWORDS = words(  # of documentation and containers: masking them would only make examples unreadable
@@ -272,29 +326,3 @@ def _is_url_password(value: str) -> bool:
     if re.match(r"\d{1,5}/", value):
         return False
     return value.lower() not in _STOCK_PASSWORDS and not re.fullmatch("[A-Z_]+", value) and not is_placeholder(value)
-
-
-_COMMANDS = (  # options that take a password as they stand; the command must be on the line before them
-    (
-        b" -u",
-        re.compile(r"(?:curl|http|https|wget)\b[^\n]{0,200}?\Z"),
-        re.compile(r" -u ?[\"']?[\w.@\-]{1,64}:(?P<value>[^\s\"'`]{4,128})"),
-    ),
-    (
-        b" -p",
-        re.compile(r"(?:mysql\w*|mysqldump|mariadb\w*|sshpass|mongo\w*|redis-cli)\b[^\n]{0,200}?\Z"),
-        re.compile(r" -p ?[\"']?(?P<value>[^\s\"'`]{4,128})"),
-    ),
-)
-
-
-def find_in_commands(source: Source) -> Iterator[Finding]:
-    """Passwords of `curl -u user:password` and `mysql -ppassword`."""
-    for option, command, pattern in _COMMANDS:
-        for at in source.everywhere(option):
-            match = pattern.match(source.text, at)
-            if match is None or not command.search(source.text, max(source.line_around(at)[0], at - 240), at):
-                continue
-            value = match["value"]
-            if any(map(str.isdigit, value)) and any(map(str.isalpha, value)) and not is_placeholder(value):
-                yield Finding(*match.span("value"), "secret", "command_option")

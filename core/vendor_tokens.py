@@ -38,9 +38,15 @@ TOKENS: tuple[tuple[str, str, str], ...] = (
     ("heroku", "HRKU-", rf"HRKU-{_W}{{36,}}"),  # Heroku: API token formats
     ("fly", "fm1_ fm2_ fo1_", r"f[mo][12]_[A-Za-z0-9+/=_\-]{40,}"),  # fly.io: tokens
     ("netlify", "nfp_", rf"nfp_{_A}{{36}}"),  # Netlify: personal access tokens
+    ("maxmind", "_mmk", r"(?<=[A-Za-z0-9]{6}_[A-Za-z0-9]{29})_mmk(?![A-Za-z0-9])"),  # MaxMind: license keys
     ("planetscale", "pscale_", r"pscale_(?:tkn|pw|oauth)_[A-Za-z0-9_.=\-]{32,64}"),  # PlanetScale: service tokens
     ("supabase", "sbp_ sb_secret_", rf"(?:sbp_{_H}{{40}}|sb_secret_{_W}{{20,}})"),  # Supabase: API keys
     ("scaleway", "SCW", r"SCW[A-Z0-9]{17}(?![A-Za-z0-9])"),  # Scaleway: API keys
+    ("scalingo", "tk-us-", rf"tk-us-{_W}{{48}}"),  # Scalingo: API tokens
+    ("clickhouse", "4b1d", rf"4b1d{_A}{{38}}(?!{_A})"),  # ClickHouse Cloud: API key secrets
+    ("amazon_mws", "amzn.mws.", rf"amzn\.mws\.{_H}{{8}}-{_H}{{4}}-{_H}{{4}}-{_H}{{4}}-{_H}{{12}}"),  # Amazon Marketplace Web Service
+    ("yandex_iam", "t1.", rf"t1\.{_W}{{8,}}={{0,2}}\.{_W}{{86}}={{0,2}}"),  # Yandex Cloud: IAM tokens
+    ("harness", "pat. sat.", rf"[ps]at\.{_W}{{22}}\.{_A}{{24}}\.{_A}{{20}}"),  # Harness: API keys
     # code hosts, registries, builders
     ("github", "ghp_ gho_ ghu_ ghs_ ghr_", rf"gh[pousr]_{_A}{{36,255}}"),  # github.blog 2021-04-05, token formats
     ("github_fine", "github_pat_", r"github_pat_[A-Za-z0-9_]{22,255}"),
@@ -61,6 +67,8 @@ TOKENS: tuple[tuple[str, str, str], ...] = (
     ("pulumi", "pul-", rf"pul-{_H}{{40}}"),  # Pulumi access tokens
     ("terraform", ".atlasv1.", rf"\.atlasv1\.{_W}{{60,}}"),  # HCP Terraform API tokens
     ("vault", "hvs. hvb. hvr.", rf"hv[sbr]\.{_W}{{24,}}"),  # HashiCorp Vault token format since 1.10
+    ("vault_legacy", "s.", rf"s\.(?=[A-Za-z]*\d){_A}{{24}}(?!{_W})"),  # HashiCorp Vault service tokens before 1.10
+    ("gitlab_session", "_gitlab_session=", r"_gitlab_session=[0-9a-f]{32}"),
     ("doppler", "dp.", rf"dp\.(?:pt|st|sa|ct|scim|audit)\.(?:[a-z0-9_\-]{{2,35}}\.)?{_A}{{40,44}}"),  # Doppler token formats
     ("sourcegraph", "sgp_", rf"sgp_(?:local_|{_H}{{16}}_)?{_H}{{40}}"),  # Sourcegraph access tokens
     ("octopus", "API-", r"API-[A-Z0-9]{26}(?![A-Z0-9])"),  # Octopus Deploy API keys
@@ -71,8 +79,16 @@ TOKENS: tuple[tuple[str, str, str], ...] = (
     ("huggingface", "hf_ api_org_", rf"(?:hf|api_org)_{_A}{{34,}}"),  # huggingface.co: user access tokens
     ("groq", "gsk_", rf"gsk_{_A}{{40,}}"),
     ("replicate", "r8_", rf"r8_{_A}{{37}}"),
+    ("langsmith", "lsv2_", rf"lsv2_(?:pt|sk)_{_H}{{32}}_{_H}{{10}}"),  # LangSmith: API keys
+    ("pinecone", "pcsk_", rf"pcsk_{_W}{{40,}}"),
+    ("nvidia", "nvapi-", rf"nvapi-{_W}{{60,}}"),
+    ("deepinfra_langfuse", "sk-lf- pk-lf-", rf"[sp]k-lf-{_H}{{8}}-{_H}{{4}}-{_H}{{4}}-{_H}{{4}}-{_H}{{12}}"),
+    ("tavily", "tvly-", rf"tvly-(?:dev-)?{_A}{{28,}}"),
     ("perplexity", "pplx-", rf"pplx-{_A}{{40,}}"),
     ("xai", "xai-", rf"xai-{_A}{{70,}}"),
+    ("wakatime", "waka_", rf"waka_{_H}{{8}}-{_H}{{4}}-{_H}{{4}}-{_H}{{4}}-{_H}{{12}}"),
+    ("ngrok", "1 2", rf"[12]{_A}{{26}}_{_A}{{21}}(?!{_W})"),  # ngrok: authtokens, a KSUID and a random part
+    ("beamer", "b_", rf"b_{_W}{{44}}(?!{_W})"),
     ("wandb", "wandb_v1_", rf"wandb_v1_{_W}{{40,}}"),
     # messages and mail
     ("slack", "xoxb- xoxp- xoxa- xoxr- xoxs- xoxe- xoxo- xoxc- xoxd- xoxe. xapp-",
@@ -80,8 +96,16 @@ TOKENS: tuple[tuple[str, str, str], ...] = (
     ("sendgrid", "SG.", rf"SG\.{_W}{{16,32}}\.{_W}{{16,64}}"),  # SendGrid API keys
     ("mailgun", "key-", r"key-[a-f0-9]{32}(?![A-Za-z0-9])"),  # Mailgun API keys
     ("sendinblue", "xkeysib-", rf"xkeysib-{_H}{{64}}-{_A}{{16}}"),  # Brevo API keys
+    ("brevo_smtp", "xsmtpsib-", rf"xsmtpsib-{_H}{{64}}-{_A}{{16}}"),
+    ("zapier_hook", "https://hooks.zapier.com/", r"https://hooks\.zapier\.com/hooks/catch/\d+/[a-z0-9]{5,}"),
+    ("slack_webhook_url", "https://hooks.slack.com/", r"https://hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{30,}"),
+    ("telegram_url", "/bot", rf"/bot(?P<value>\d{{8,10}}:{_W}{{34,36}})(?=/)"),  # core.telegram.org/bots/api
+    # AWS Signature 4, Azure SAS
+    ("signed_url", "X-Amz-Signature= X-Goog-Signature= &sig=", r"(?:X-\w+-Signature=|&sig=)(?P<value>[A-Za-z0-9%+/]{32,}={0,2})"),
+    ("git_url_token", "https://", r"https://(?P<value>(?=\w{0,39}\d)[A-Za-z0-9_]{32,100})@(?!o\d+\.ingest)(?![\w.]*sentry)"),
     ("mailersend", "mlsn.", rf"mlsn\.{_H}{{60,}}"),
-    ("discord_webhook", "/api/webhooks/", rf"/api/webhooks/\d{{15,22}}/{_W}{{50,}}"),  # Discord: execute webhook
+    # Discord: execute webhook
+    ("discord_webhook", "https://discord", rf"https://discord(?:app)?\.com/api/webhooks/\d{{15,22}}/{_W}{{50,}}"),
     ("teams_webhook", ".webhook.office.com/", r"\.webhook\.office\.com/webhookb2/[A-Za-z0-9@\-]{40,}/IncomingWebhook/[A-Za-z0-9/\-]{40,}"),
     ("slack_webhook", "hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{30,}"),  # Slack webhooks
     # money
@@ -96,9 +120,27 @@ TOKENS: tuple[tuple[str, str, str], ...] = (
     ("easypost", "EZAK EZTK", rf"EZ[AT]K{_A}{{54}}"),
     ("shippo", "shippo_live_ shippo_test_", rf"shippo_(?:live|test)_{_H}{{40}}"),
     ("duffel", "duffel_live_ duffel_test_", rf"duffel_(?:live|test)_{_W}{{43}}"),
+    ("lob", "live_ test_", rf"(?:live|test)_(?:pub_)?{_H}{{31,35}}(?!{_A})"),  # Lob: API keys
+    ("gocardless", "live_", rf"live_{_W}{{40}}(?!{_W})"),
+    ("razorpay", "rzp_live_ rzp_test_", rf"rzp_(?:live|test)_{_A}{{14,}}"),
+    ("paystack", "sk_live_ sk_test_", rf"sk_(?:live|test)_{_H}{{40}}"),
+    ("settlemint", "sm_aat_ sm_pat_ sm_sat_", rf"sm_[aps]at_{_A}{{16}}"),  # SettleMint: access tokens
+    ("xendit", "xnd_", rf"xnd_(?:production|development)_{_W}{{40,}}"),
     # work tools
     ("atlassian", "ATATT3 ATCTT3 ATBB", rf"AT(?:[AC]TT3[A-Za-z0-9_=\-]{{100,}}|BB{_A}{{24,32}})"),  # Atlassian API tokens
     ("linear", "lin_api_ lin_oauth_", rf"lin_(?:api|oauth)_{_A}{{32,}}"),
+    ("adobe", "p8e-", rf"p8e-{_A}{{32}}"),  # Adobe: client secrets
+    ("authress", "sc_ ext_ scauth_ authress_",
+     r"(?:sc|ext|scauth|authress)_[a-z0-9]{5,30}\.[a-z0-9]{4,6}\.acc[_\-][a-z0-9\-]{10,32}\.[A-Za-z0-9+/_=\-]{30,120}"),
+    ("defined_networking", "dnkey-", rf"dnkey-{_W}{{26}}-{_W}{{52}}"),
+    ("frame_io", "fio-u-", rf"fio-u-{_W}{{64}}"),
+    ("intra42", "s-s4t2ud- s-s4t2af-", rf"s-s4t2(?:ud|af)-{_H}{{64}}"),
+    ("clickup", "pk_", r"pk_\d{6,9}_[A-Z0-9]{32}"),
+    ("trello", "ATTA", rf"ATTA{_H}{{72}}"),
+    ("nkey", "SU SA SO SN SC SX", r"S[UAONCX][A-Z2-7]{56}(?![A-Za-z0-9])"),  # NATS: nkeys, seeds
+    ("freemius", "sk_", r"sk_[A-Za-z0-9!#$%&()*+,\-.:;<=>?@\[\]^_{|}~]{29}(?=[\"'])"),
+    ("instagram", "IGQV", rf"IGQV{_W}{{100,}}"),
+    ("bitbucket_http", "BBDC-", r"BBDC-[NMO][A-Za-z0-9+/]{43}"),
     ("notion", "secret_ ntn_", rf"(?:secret_{_A}{{43}}|ntn_{_A}{{40,}})(?!{_A})"),
     ("figma", "figd_", rf"figd_{_W}{{40,}}"),
     ("airtable", "pat", rf"pat{_A}{{14}}\.[a-f0-9]{{64}}"),
@@ -111,7 +153,7 @@ TOKENS: tuple[tuple[str, str, str], ...] = (
     ("onepassword", "ops_eyJ", r"ops_eyJ[A-Za-z0-9+/]{200,}={0,3}"),
     ("onepassword_key", "A3-", r"A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})(?:-[A-Z0-9]{5}){3}"),
     ("dropbox", "sl.", rf"sl\.(?:u\.)?{_W}{{130,}}"),
-    ("facebook", "EAACEdEose0cBA EAAM EAAC", rf"EAA[MC]{_A}{{60,}}"),
+    ("facebook", "EAACEdEose0cBA EAA", rf"EAA[A-Z]{_A}{{60,}}"),
     ("twitter_bearer", "AAAAAAAAAAAAAAAAAAAAA", r"A{21,22}[A-Za-z0-9%]{60,}"),
     ("mapbox", "sk.eyJ", rf"sk\.eyJ{_W}{{60,}}\.{_W}{{22}}"),
     # watching and running
@@ -127,6 +169,8 @@ TOKENS: tuple[tuple[str, str, str], ...] = (
     ("age_key", "AGE-SECRET-KEY-1", r"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}"),  # age: native X25519 identities
     ("jwt", "eyJ",
      rf"(?<![\w\-])eyJ{_W}{{8,}}\.(?:eyJ{_W}{{8,}}\.{_W}{{10,}}|{_W}*(?:\.{_W}+){{3}})"),  # RFC 7519: JWS; RFC 7516: JWE
+    ("jwt_base64", "ZXlK", r"ZXlK[A-Za-z0-9+/\-_]{40,}={0,2}"),  # a JWT in another layer of base64
+    ("grafana_legacy", "eyJrIjoi", r"eyJrIjoi[A-Za-z0-9+/]{60,}={0,3}"),  # Grafana API keys before 9
     ("bcrypt", "$2a$ $2b$ $2y$", r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}"),  # modular crypt format
     ("sha_crypt", "$5$ $6$ $1$ $y$ $argon2", r"\$(?:[156y]|argon2(?:id|i|d))\$[A-Za-z0-9./$=,+]{25,}"),
 )
@@ -136,7 +180,7 @@ MIN_ENTROPY = 2.8  # bits per character: 16 random base-32 characters stay above
 _UNLIKE_A_WORD = words(  # prefixes that also begin names of classes, packages and styles
     "openai tailscale scaleway octopus crates_io onepassword_key alibaba_key slack npm notion gitlab sendgrid vault"
 )
-_AZURE_HEAD = 3  # the secret's first characters stand before the part that never changes
+_HEADS = {"azure_client_secret": 3, "maxmind": 36}  # characters of the secret before the part that never changes
 
 
 class _Rule(NamedTuple):
@@ -169,15 +213,22 @@ def find_tokens(source: Source) -> Iterator[Finding]:
                 if match is None:
                     continue
                 end = match.end()  # also past one that is not real: nothing is looked at twice
-                if _is_real(rule.name, match.group(), len(prefix)):
-                    yield Finding(at - _AZURE_HEAD if rule.name == "azure_client_secret" else at, end, "secret", rule.name)
+                if not _is_real(rule.name, match.group(), len(prefix)):
+                    source.stay(at, end, rule.name, "a placeholder, words or a public example")
+                elif "value" in rule.pattern.groupindex:
+                    yield Finding(*match.span("value"), "secret", rule.name)
+                else:
+                    yield Finding(at - _HEADS.get(rule.name, 0), end, "secret", rule.name)
 
 
+_BLOB = re.compile(rb"(?=[A-Za-z0-9+/]*\d)(?=[A-Za-z0-9+/]*[A-Z])[A-Za-z0-9+/]{11}[+/]\Z")
 _WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 
 
 def _starts_here(raw: bytes, at: int) -> bool:
     """Whether a token can begin at an offset: not inside a word, unless the letter before belongs to an escape such as \\n."""
+    if at and raw[at - 1] in b"+/" and _BLOB.search(raw, max(0, at - 12), at):
+        return False
     if at == 0 or raw[at] not in _WORD or raw[at - 1] not in _WORD:
         return True
     return (raw[at - 1] in b"nrt" and raw[at - 2 : at - 1] == b"\\") or raw[at : at + 3] == b"8Q~"

@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import InputError
-from core.records import REJECT, partial, read_jsonl, read_parquet, write_jsonl, write_parquet
+from core.records import REJECT, partial, read_group, read_groups, read_jsonl, read_parquet, write_jsonl, write_parquet
 
 ROWS = [{"path": f"a{n}.py", "stage": "clean", "reason": "too_short", "value": str(n)} for n in range(5000)]
 
@@ -50,3 +50,21 @@ def test_a_bad_jsonl_line_is_named_by_its_number(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"x": 1}\n\n{"x": \n')
     with pytest.raises(InputError, match=r"a\.jsonl:3"):
         list(read_jsonl(tmp_path / "a.jsonl", "x"))
+
+
+def test_row_groups_end_at_500_rows_or_4_mb_of_text_whatever_the_rows_around(tmp_path):
+    short = [{"path": "p", "stage": "s", "reason": "r", "value": "v"}] * 700
+    long = [{"path": "p", "stage": "s", "reason": "r", "value": "v" * size} for size in (1_500_000, 1_500_000, 1_500_000, 9_000_000, 10)]
+    write_parquet(tmp_path / "a", short + long, REJECT)
+    groups = list(read_groups(tmp_path / "a", "x", ["path"]))
+    assert [group.num_rows for group in groups] == [500, 202, 1, 1, 1]
+    assert read_group(tmp_path / "a", 3, "x")["value"][0].as_py() == "v" * 9_000_000
+
+
+def test_a_group_with_a_broken_page_names_the_command(tmp_path):
+    write_parquet(tmp_path / "a", [{"path": "p", "stage": "s", "reason": "r", "value": str(n) * 50} for n in range(400)], REJECT)
+    data = bytearray((tmp_path / "a").read_bytes())
+    data[40:400] = b"\xff" * 360
+    (tmp_path / "a").write_bytes(data)
+    with pytest.raises(InputError, match="run `make it` again"):
+        read_group(tmp_path / "a", 0, "make it")

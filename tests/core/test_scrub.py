@@ -1,73 +1,81 @@
 from __future__ import annotations
 
 import ast
+import base64
+import json
 import random
+import re
 import socket
 import string
+import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
-import labelled_rows as rows
-
 from core import secrets
 from core.findings import Source, entropy
-from core.scrub import find, mask
+from core.scrub import explain, find, mask
+from phase1_data import labelled
 
 SEED = 20
+SEEDS = (1, 2)
 GITHUB = "gh" + "p_" + "aB3dE5fG7hI9jK1lM2nO4pQ6rS8tU0vW1xY2"
-HEADS = {"secret": "<SECRET_", "email": "user", "user_path": "user", "person": "User ", "ipv4": "192.0.2.", "ipv6": "2001:db8::"}
+HEADS = {
+    "secret": "<SECRET_", "email": "user", "user_path": "user", "person": "User ", "phone": "+1-", "key_bytes": "0x00",
+    "ipv4": ("192.0.2.", "198.51.100.", "203.0.113."), "ipv6": "2001:db8::",
+}  # fmt: skip
 PEM_HEAD = "-----BEGIN RSA PRIV" + "ATE KEY-----"
 
 
-def covered(text: str, value: str) -> float:
-    """The share of the value that findings cover."""
-    start = text.index(value)
-    end = start + len(value)
-    return sum(max(0, min(f.end, end) - max(f.start, start)) for f in find(text)) / len(value)
+def covered(row: labelled.LabelledRow) -> float:
+    """The share of the row's value that findings cover."""
+    start = row.text.index(row.value)
+    end = start + len(row.value)
+    return sum(max(0, min(f.end, end) - max(f.start, start)) for f in find(row.text)) / len(row.value)
+
+
+def found_by_family(rows: Iterable[labelled.LabelledRow]) -> dict[str, float]:
+    found, total = Counter[str](), Counter[str]()
+    for row in rows:
+        for family in (row.family, "all"):
+            total[family] += 1
+            found[family] += covered(row) > 0.9
+    return {family: found[family] / total[family] for family in total}
 
 
 def test_secrets_are_found_over_more_than_nine_tenths_of_their_length():
-    found, total = Counter[str](), Counter[str]()
-    for family, text, value in rows.secret_rows(SEED):
-        total[family] += 1
-        found[family] += covered(text, value) > 0.9
-    assert {family for family in total if found[family] / total[family] < 0.9} == set()
-    assert found.total() / total.total() >= 0.97
+    found = found_by_family(row for seed in SEEDS for row in labelled.secret_rows(seed))
+    assert found["all"] >= 0.95
+    assert {family: share for family, share in found.items() if share < 0.75} == {}
 
 
 def test_personal_data_is_found():
-    found, total = Counter[str](), Counter[str]()
-    for family, text, value in rows.personal_rows(SEED):
-        total[family] += 1
-        found[family] += covered(text, value) > 0.9
-    assert {family for family in total if found[family] / total[family] < 0.97} == set()
+    found = found_by_family(row for seed in SEEDS for row in labelled.personal_rows(seed))
+    assert {family: share for family, share in found.items() if share < 0.95} == {}
 
 
 def test_harmless_rows_stay_as_they_are():
-    texts = [text for _, text, _ in [*rows.harmless_rows(SEED), *rows.impersonal_rows()]]
-    changed = [text for text in texts if mask(text)[0] != text]
-    assert len(changed) <= 0.03 * len(texts), changed
+    for rows in (labelled.harmless_rows, labelled.impersonal_rows):
+        texts = [row.text for seed in SEEDS for row in rows(seed)]
+        changed = [text for text in texts if mask(text)[0] != text]
+        assert len(changed) <= 0.01 * len(texts), changed
 
 
 def test_nothing_is_found_in_a_masked_text_and_redactions_name_its_placeholders():
-    everything = [*rows.secret_rows(SEED), *rows.personal_rows(SEED), *rows.harmless_rows(SEED)]
+    everything = [*labelled.secret_rows(SEED), *labelled.personal_rows(SEED), *labelled.harmless_rows(SEED)]
     random.Random(SEED).shuffle(everything)
-    text = "\n".join(text for _, text, _ in everything)
+    text = "\n".join(row.text for row in everything)
     masked, redactions = mask(text)
     assert find(masked) == []
     assert [r.start for r in redactions] == sorted(r.start for r in redactions)
     for redaction in redactions:
-        placeholder = masked[redaction.start : redaction.end]
-        assert placeholder.startswith(
-            {"secret": "<SECRET_", "email": "user", "user_path": "user", "person": "User "}.get(redaction.kind, "")
-        )
+        assert masked[redaction.start : redaction.end].startswith(HEADS[redaction.kind])
     assert mask(masked) == (masked, [])
 
 
@@ -139,7 +147,8 @@ def test_an_identifier_that_equals_a_weak_secret_stays():
 
 def test_a_private_key_goes_whole_and_its_frame_stays():
     for kind in ("RSA ", "EC ", "", "OPENSSH "):
-        text, body = rows._pem(random.Random(SEED), kind)
+        body = "\n".join(BASE64[at : at + 64] for at in range(0, 800, 64))
+        text = f"-----BEGIN {kind}PRIV" + f"ATE KEY-----\n{body}\n-----END {kind}PRIV" + "ATE KEY-----"
         masked, redactions = mask(text)
         assert not any(line in masked for line in body.splitlines())
         assert masked.startswith("-----BEGIN ") and masked.endswith(" KEY-----") and len(redactions) == 1
@@ -170,8 +179,8 @@ def test_offsets_count_characters_also_after_text_outside_latin():
 
 
 def test_masked_code_still_parses():
-    blocks = [text for _, text, value in rows.secret_rows(SEED) if any(value in string for string in _strings_of(text))]
-    assert len(blocks) > 150
+    blocks = [row.text for row in labelled.secret_rows(SEED) if any(row.value in string for string in _strings_of(row.text))]
+    assert len(blocks) > 100
     assert [masked for masked, _ in map(mask, blocks) if not _strings_of(masked)] == []
 
 
@@ -182,11 +191,11 @@ def _strings_of(text: str) -> list[str]:
     except SyntaxError:
         return []
     values = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-    return [value.decode() if isinstance(value, bytes) else value for value in values if isinstance(value, str | bytes)]
+    return [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values if isinstance(value, str | bytes)]
 
 
 def test_the_prefilter_loses_nothing_that_a_plugin_finds_on_any_line():
-    texts = [text for _, text, _ in [*rows.secret_rows(SEED), *rows.harmless_rows(SEED)]]
+    texts = [row.text for row in [*labelled.secret_rows(SEED), *labelled.harmless_rows(SEED)]]
     texts += [path.read_text(encoding="utf-8") for path in sorted(Path(secrets.__file__).parent.glob("*.py"))]
     text = "\n".join(texts)
     source = Source(text)
@@ -194,7 +203,7 @@ def test_the_prefilter_loses_nothing_that_a_plugin_finds_on_any_line():
     at = 0
     for line in text.split("\n"):
         for entry in secrets._PLUGINS:
-            missed = set(secrets._matches(entry, text, at, at + len(line))) - found
+            missed = set(secrets._matches(entry, source, at, at + len(line))) - found
             assert not {f for f in missed if not any(o.start <= f.start and f.end <= o.end for o in found)}, (entry.rule, line)
         at += len(line) + 1
 
@@ -210,8 +219,8 @@ def test_no_rule_goes_to_the_network(monkeypatch):
 
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
-    for _, text, _ in rows.secret_rows(SEED):
-        mask(text)
+    for row in labelled.secret_rows(SEED):
+        mask(row.text)
 
 
 MB = 1_000_000
@@ -249,3 +258,41 @@ def test_time_grows_with_length_not_with_its_square(piece: str):
         return time.process_time() - started
 
     assert seconds(200_000) < 8 * seconds(50_000) + 0.3  # 4 times the work; 16 times if it were quadratic
+
+
+def test_explain_gives_what_was_found_and_why_look_alikes_stayed():
+    text = f'token = "{GITHUB}"\nsha256 = "{"9f86d081884c7d65" * 4}"\npassword = "changeme"\nhost = "10.1.2.3"\nversion = "4.18.200.1"\n'
+    findings, stayed = explain(text)
+    assert findings == find(text) and len(findings) == 1
+    reasons = {text[note.start : note.end]: note.why for note in stayed}
+    assert "placeholder" in reasons["changeme"] and "private" in reasons["10.1.2.3"] and "version" in reasons["4.18.200.1"]
+    assert not any(f.start < note.end and note.start < f.end for f in findings for note in stayed)
+
+
+def test_a_text_is_judged_alike_first_and_later_in_a_process():
+    """The literals are learnt from the first texts: what is found must not depend on which came first."""
+    rows = [row.text for row in labelled.secret_rows(SEED)][:200]
+    once = subprocess.run(
+        [sys.executable, "-c", "import json,sys; from core.scrub import find; print(json.dumps([find(t) for t in json.load(sys.stdin)]))"],
+        input=json.dumps(rows[::-1]), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert [[list(f) for f in find(text)] for text in rows] == json.loads(once.stdout)[::-1]
+
+
+def test_a_secret_in_one_layer_of_base64_goes_and_other_base64_stays():
+    hidden = base64.b64encode(f"token={GITHUB}".encode()).decode()
+    login = base64.b64encode(b"joe:Kx9!mmQzP").decode()
+    plain = base64.b64encode(b"nothing but some words of a longer sentence").decode()
+    assert hidden not in mask(f"blob: {hidden}")[0]
+    assert login not in mask(f"Authorization: Basic {login}")[0]
+    assert mask(f'DATA = "{plain}"')[1] == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
+def test_nothing_outside_a_redaction_changes(text: str):
+    masked, redactions = mask(text)
+    edges = [0, *(edge for r in redactions for edge in (r.start, r.end)), len(masked)]
+    kept = [masked[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    pattern = ".+?".join(re.escape(piece) for piece in kept)
+    assert re.fullmatch(pattern, text, re.DOTALL)

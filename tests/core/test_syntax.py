@@ -5,7 +5,7 @@ import ast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.syntax import chunks, lang_of, line_starts, parse_python, parses, python_bodies, python_nodes
+from core.syntax import chunks, lang_of, line_starts, parse_python, parses, python_spans
 
 CODE = """é = "日本"
 
@@ -26,18 +26,17 @@ class C:
 
 def test_nodes_are_the_text_that_ast_means():
     tree = parse_python(CODE)
-    for span in python_nodes(CODE, tree):
-        assert 0 <= span.start < span.end <= len(CODE)
-    found = {span.kind: CODE[span.start : span.end] for span in python_nodes(CODE, tree)}
+    assert all(0 <= span.start < span.end <= len(CODE) for span in python_spans(CODE, tree))
+    found = {span.kind: CODE[span.start : span.end] for span in sorted(python_spans(CODE, tree))}
     assert found["Return"] == "return self.y"
     assert found["BinOp"] == "a + 1"
     expected = sorted(ast.get_source_segment(CODE, n) for n in ast.walk(tree) if isinstance(n, ast.stmt))
     statements = {"Assign", "FunctionDef", "Expr", "Return", "ClassDef"}
-    assert sorted(CODE[s.start : s.end] for s in python_nodes(CODE, tree) if s.kind in statements) == expected
+    assert sorted(CODE[s.start : s.end] for s in python_spans(CODE, tree) if s.kind in statements) == expected
 
 
 def test_bodies_begin_and_end_with_their_statements():
-    bodies = [CODE[s.start : s.end] for s in python_bodies(CODE, parse_python(CODE))]
+    bodies = [CODE[s.start : s.end] for s in python_spans(CODE, parse_python(CODE)) if s.kind == "body"]
     assert "return self.y" in bodies
     assert any(body.startswith("'''Doc.'''") and body.endswith("return x") for body in bodies)
 
