@@ -20,7 +20,8 @@ from core.secret_words import has_no_code_words, is_mixed, why_not_assigned
 
 _KEYWORDS = (
     b"pass", b"pwd", b"secret", b"token", b"key", b"auth", b"cred", b"bearer", b"basic ", b"identified", b"pw", b"salt", b"nonce",
-    b"contrase", b"kennwort", b"senha", b"mot de passe", b"cookie", b"dsn", b"pepper", b"psk", b"mnemonic", b"phrase",
+    b"contrase", b"kennwort", b"senha", b"clave", b"haslo", b"wachtwoord", b"heslo", b"jelszo", b"parola",
+    b"losenord", b"mot de passe", b"cookie", b"dsn", b"pepper", b"psk", b"mnemonic", b"phrase",
 )  # fmt: skip
 _SCHEMES = (b"bearer", b"basic ", b"token", b"auth")
 _ABROAD = ("密码", "密碼", "パスワード", "비밀번호", "пароль", "Пароль")  # beyond Latin-1, so not in the byte views
@@ -75,11 +76,11 @@ _PAIR = re.compile(  # `auth=("user", "...")`, `HTTPBasicAuth("user", "...")`, `
 )
 _SCHEME = re.compile(r"(?i)(?:bearer|basic|token|digest)[ \t:=]{1,3}(?P<value>[A-Za-z0-9_\-.=+/~|]{12,2048})")
 _SENTENCE = re.compile(  # `the password is ...`, `Password for staging: ...`, `password ...`, `| password | ... |`, `**Password:** ...`
-    r"(?i)(?:s|'s)?(?: (?:for|of|to|on) [\w.@\- ]{1,40}?)?[ \t]{0,2}"
+    r"(?i)(?:s|'s)?(?: (?:for|of|to|on|de|от) [\w.@\- ]{1,40}?)?[ \t]{0,2}"
     r"(?:\b(?:is|was|has changed to|changed to|set to|is generated|lautet|ist|est|es|é|è)\b[ \t:]{1,3}"
     r"|(?:\*\*)?:(?!:)(?:\*\*)?[ \t]{0,3}|->[ \t]{0,3}|[ \t]-[ \t]"
     r"|\|[ \t]{0,3}(?!\|)|</\w{1,12}>\s{0,8}<\w{1,12}>|[：為为是は][ \t]{0,3}|(?=[：「])|(?P<bare>[ \t]))"
-    r"(?P<quote>[\"'`*「]{0,2})(?P<value>[^\s\"'`|「」，。<>]{6,128})"
+    r"(?P<quote>[\"'`*「«]{0,2} ?)(?P<value>[^\s\"'`|「」«»，。<>]{6,128})"
 )
 _USER_SLASH = re.compile(r"(?i)s?\s?[:=]\s?[\w.@\-]{2,64}\s?/\s?(?P<value>[^\s\"'`*|]{6,128})")  # `Credentials: user / password`
 _REVERSED = re.compile(  # `"value" == password`, `assertEquals("value", user.getPassword())`, `"value"  # the password`

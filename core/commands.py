@@ -37,7 +37,8 @@ _ARGUMENTS = re.compile(r"\s{0,4}\(((?:[^\"'()\n]{0,64}(?:Some\()?(?:\"[^\"\n]{0
 _STRINGS = re.compile(r"\"([^\"\n]{0,160})\"|'([^'\n]{0,160})'")
 _CALLS = (
     b"login", b"connect", b"authenticate", b"credential", b"auth", b"signin", b"sign_in", b"logon", b"setauth", b"createuser",
-    b"create_user", b"bind", b"authorize", b"adduser", b"add_user", b"pdo", b"jwt.sign", b"jwt.verify", b"jwt.encode", b"jwt.decode",
+    b"create_user",
+    b"mysqli", b"bind", b"authorize", b"adduser", b"add_user", b"pdo", b"jwt.sign", b"jwt.verify", b"jwt.encode", b"jwt.decode",
     b"createhmac", b"hmac.new", b"cookieparser", b"ftp",
 )  # fmt: skip
 _SINGLE = (b"jwt.sign", b"jwt.verify", b"jwt.encode", b"jwt.decode", b"createhmac", b"hmac.new", b"cookieparser")  # no user before the key
@@ -76,6 +77,8 @@ _FORMS = (
     _Form(b"/rp ", None, re.compile(r"/rp " + _VALUE)),
     _Form(b"rootpw ", None, re.compile(r"rootpw (?:--\w+ )?(?P<value>[^\s\"'\-{][^\s\"']{4,128})")),
     _Form(b"oracle:thin:", None, re.compile(r"oracle:thin:[\w.\-]{1,64}/(?P<value>[^\s@/]{4,128})@")),
+    _Form(b"bindpw ", None, re.compile(r"bindpw " + _VALUE)),
+    _Form(b"@tcp(", re.compile(r"[\w.\-]{1,32}:(?P<value>[^\s\"'@:/]{4,128})\Z"), re.compile("")),
     _Form(b"requirepass ", None, re.compile(r"requirepass " + _VALUE)),
 )
 

@@ -217,7 +217,9 @@ _BENIGN_USER = words(  # accounts of systems, services and examples; first parts
     abc username1 devuser project projects bin lib local opt etc tmp var data work workspace container container_user nonroot
     appuser sandbox"""
 )
-_LINK = re.compile(r"(?:href|src|action|to|path|route|url)=[\"'{]{1,2}\Z")
+_LINK = re.compile(
+    r"(?:href|src|action|to|path|route|url)=[\"'{]{1,2}\Z|(?:push|navigate|redirect|get|post|put|delete|goto|visit)\([\"'`]\Z"
+)
 _ANSI = re.compile(r"(?:\\x1b|\\u001b|\\033|\\e|\x1b)\[[\d;]*m\Z")  # colours of a terminal, in notebooks and logs
 _FILE_NAME = re.compile(r"\.(?:html?|php|aspx?|jsp|json|js|css|png|svg|md|py)$")
 _PATH_BEFORE = re.compile(r"[\w.:/\-$~{}]{0,64}\Z")
@@ -321,9 +323,10 @@ _PHONE = re.compile(r"(?<![\w.])(?P<value>(?:\+|00)?\(?\d{1,4}\)?(?:[ .\-/]{0,2}
 _E164 = re.compile(rb"(?<![\w.+\n])\+[1-9]\d{9,14}(?![\w.])")
 _PHONE_NAMES = (b"phone", b"tel", b"mobile", b"fax", b"whatsapp", b"wa.me/", b"call ", b"cell", b"sms", b"msisdn", b"handy", b"contact")
 _PHONE_BETWEEN = re.compile(
-    r"(?i)(?:phone|tel|mobile|fax|whatsapp|wa\.me/|call|cell|sms|msisdn|handy|contact)(?:ephone)?[ _\-]?(?:no|nr"
+    r"(?i)(?:phone|telefon|tel|mobile|fax|whatsapp|wa\.me/|call|cell|sms|msisdn|handy|contact)(?:ephone)?[ _\-]?(?:no|nr"
     r"|num(?:ber)?|work|home|office|business)?\.?"
-    r"(?:[\"'\])]{0,2}\s{0,3}(?:[:=>,(]|=>|TYPE=CELL:| at )?\s{0,3}[\"']?(?:https?://wa\.me/)?(?:tel:)?|[^\d\n\"']{1,40}? (?:at|to) )\(?\Z"
+    r"(?:[\"'\])]{0,2}\s{0,3}(?:[:=>,(]|=>|TYPE=CELL:| at )?\s{0,3}[\"']?(?:https?://wa\.me/)?(?:tel:)?"
+    r"|[^\d\n\"']{1,40}? (?:at|to|on) )\(?\Z"
 )
 _FICTIONAL = re.compile(r"555[ .\-]?01\d\d\Z|^\D{0,3}0{3,}|^(?:\D*1\D*2\D*3\D*4)|(\d)\1{5}")  # 555-0100 to -0199 are kept for fiction
 

@@ -28,7 +28,8 @@ _PASSWORD = re.compile(
     r"""(?xi)
     pass(?:wor[dt]|wd|phrase|code) | (?<![a-z])pwd | pwd(?![a-z]) | (?:^|[_\-.])pass(?:$|[_\-.\d]) | (?-i:(?<=[a-z])Pass$)
     | (?:store|key|db|user|admin|root|smtp|mail|ftp|ssh|http|login|proxy|my)_?pass$ | (?:^|[_\-.])(?:pw|psk|wpa[_\-]?key)$
-    | contrase(?:n|ñ)a | (?<![a-z])kennwort | (?<![a-z])senha(?![a-z]) | mot[ _\-]?de[ _\-]?passe | ^identified$
+    | contrase(?:n|ñ)a | (?<![a-z])(?:kennwort|senha|clave|haslo|wachtwoord|losenord|heslo|jelszo|parola)(?![a-z])
+    | mot[ _\-]?de[ _\-]?passe | ^identified$
     | mnemonic | (?:seed|recovery|backup)[_\-]?phrase | пароль | 密码 | 密碼 | パスワード | 비밀번호"""
 )
 _STRONG = re.compile(
@@ -87,8 +88,8 @@ for _vendor in sorted(VENDORS, key=lambda name: (-len(name), name)):
 _VENDOR = re.compile("(?i)(?<![a-z])(?:" + "|".join(f"{head}(?:{'|'.join(rests)})" for head, rests in sorted(_HEADS.items())) + ")")
 _TELLING = (  # a name without one of them says nothing: spares the expressions above
     "pass", "pwd", "pw", "psk", "secret", "token", "key", "auth", "cred", "bearer", "basic", "salt", "pepper", "nonce", "cookie", "sas",
-    "sig", "dsn", "identified", "contrase", "kennwort", "senha", "session", "sid", "sess", "mnemonic", "phrase", "b64", "base64", "api",
-    "seed", "pat",
+    "sig", "dsn", "identified", "session", "sid", "sess", "mnemonic", "phrase", "b64", "base64", "api", "seed", "pat",
+    "contrase", "kennwort", "senha", "clave", "haslo", "wachtwoord", "losenord", "heslo", "jelszo", "parola",
 )  # fmt: skip
 
 

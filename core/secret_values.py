@@ -33,9 +33,9 @@ _PUBLIC = re.compile(
 # Encrypted by SOPS or sealed-secrets; ids and publishable tokens of Mapbox, PostHog, Stripe; how PNG, JPEG, GIF, WebP, SVG, PDF
 # and fonts begin in base64; public keys of age, SSH, Bitcoin, RSA.
 _DATA = re.compile(
-    r"ENC\[|Ag[A-D][A-Za-z0-9+/]{40}|pk\.eyJ|phc_|price_|prod_|cus_"
+    r"ENC\[|Ag[A-D][A-Za-z0-9+/]{20}|pk\.eyJ|phc_|price_|prod_|cus_"
     r"|iVBORw0KGgo|/9j/|R0lGOD|UklGR|PHN2Z|JVBER|AAEAAA|d09GR|T1RUT|pk_(?:live|test)_|age1[a-z0-9]{50}|AAAA[BCE]3Nza"
-    r"|bc1[a-z0-9]{30}|MII[A-Z][Ij]A?N"
+    r"|bc1[a-z0-9]{30}|MII[A-Za-z]{2}jANBgkq|MFkwEwYHKoZI|MCowBQYDK2Vw|0x[0-9a-fA-F]{40}$"
 )
 _WORDS = re.compile(r"[A-Z][a-z]{2,}|[a-z]{3,}|[A-Z]{3,}")
 _SEPARATORS = re.compile(r"[_\-./:]")

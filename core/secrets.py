@@ -176,6 +176,7 @@ _SECRET_NAME = re.compile(
     r"|(?:api|access|auth|private|priv|encrypt\w*|signing|account|master|client|service|app|consumer|license)[_\- ]?key)"
 )
 _IDENTIFIED = re.compile(r"(?i)::|(?<![a-z])id['\"]?\s?[=:]\s?['\"]\Z")  # a namespace before the name, or the value is somebody's id
+_JWK_PUBLIC = re.compile(r"\"kty\".*\"(?:x|y|n|x5c)\":\s?\[?\"\Z")  # RFC 7518 section 6: the public members
 _MAX_NEUTRAL = 256  # characters; longer blobs without a telling name are images, test vectors, pickles
 
 
@@ -196,7 +197,9 @@ def find_by_entropy(source: Source) -> Iterator[Finding]:
             source.stay(start, end, "entropy", "a bare constant of digits, as digests are, or a blob")
             continue
         harmless = is_public_example(value) or is_uuid(value) or is_digest(value, before) or not is_unlike_words(value)
-        if harmless or is_public_name(beside(before)) or (not named and decoded(value) is not None):  # find_encoded looks into it
+        if (
+            harmless or is_public_name(beside(before)) or _JWK_PUBLIC.search(before) or (not named and decoded(value) is not None)
+        ):  # find_encoded looks into it
             source.stay(start, end, "entropy", "a digest, an identifier, words or a public example")
             continue
         yield Finding(start, end, "secret", "hex_entropy" if by_hex else "base64_entropy")
