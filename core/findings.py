@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -85,6 +85,12 @@ _SHORT = 2  # characters; a shorter literal is everywhere, and `find` is as good
 _ANYWHERE, _IN_RUNS = _Literals(), _Literals()
 
 
+def learn(anywhere: Iterable[bytes], in_runs: Iterable[bytes]) -> None:
+    """Make literals known from the first text on, so that `Source.present` can be asked for them."""
+    _ANYWHERE.wanted.update(literal.lower() for literal in anywhere)
+    _IN_RUNS.wanted.update(in_runs)
+
+
 class Source:
     """A text with one-byte-per-character views: `find` on bytes is many times faster than a regular expression.
 
@@ -146,6 +152,11 @@ class Source:
         for at in _IN_RUNS.of(self._run_hits, self.run_text, literal):
             run = bisect_right(self._run_starts, at) - 1
             yield self.runs[run][0] + at - self._run_starts[run]
+
+    def present(self, anywhere: Collection[bytes], in_runs: Collection[bytes]) -> Iterator[bytes]:
+        """Of the literals (lower case the first, both learnt before), those that occur: most texts hold few of many."""
+        yield from self._hits.places.keys() & anywhere
+        yield from self._run_hits.places.keys() & in_runs
 
     def everywhere(self, literal: bytes) -> Iterator[int]:
         """Offsets of a literal."""

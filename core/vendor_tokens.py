@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from core.findings import Finding, Source, entropy, words
+from core.findings import Finding, Source, entropy, learn, words
 from core.secret_values import is_public_example, is_wordy
 
 _W = r"[A-Za-z0-9_\-]"
@@ -201,24 +201,41 @@ def _rule(name: str, prefixes: str, pattern: str) -> list[_Rule]:
 _RULES = [rule for row in TOKENS for rule in _rule(*row)]
 
 
+_IN_RUNS: dict[bytes, list[_Rule]] = {}
+_ANYWHERE: dict[bytes, list[tuple[bytes, _Rule]]] = {}
+for _one in _RULES:
+    for _prefix in _one.prefixes:
+        if _one.in_run:
+            _IN_RUNS.setdefault(_prefix, []).append(_one)
+        else:
+            _ANYWHERE.setdefault(_prefix.lower(), []).append((_prefix, _one))
+learn(_ANYWHERE, _IN_RUNS)
+
+
 def find_tokens(source: Source) -> Iterator[Finding]:
     """Every token of a known format."""
-    for rule in _RULES:
-        for prefix in rule.prefixes:
-            end = 0
-            for at in source.in_runs(prefix) if rule.in_run else source.everywhere(prefix):
-                if at < end or not _starts_here(source.raw, at):
-                    continue
-                match = rule.pattern.match(source.text, at)
-                if match is None:
-                    continue
-                end = match.end()  # also past one that is not real: nothing is looked at twice
-                if not _is_real(rule.name, match.group(), len(prefix)):
-                    source.stay(at, end, rule.name, "a placeholder, words or a public example")
-                elif "value" in rule.pattern.groupindex:
-                    yield Finding(*match.span("value"), "secret", rule.name)
-                else:
-                    yield Finding(at - _HEADS.get(rule.name, 0), end, "secret", rule.name)
+    for literal in source.present(_ANYWHERE, _IN_RUNS):
+        for rule in _IN_RUNS.get(literal, ()):
+            yield from _tokens(source, rule, literal, source.in_runs(literal))
+        for prefix, rule in _ANYWHERE.get(literal, ()):
+            yield from _tokens(source, rule, prefix, source.everywhere(prefix))
+
+
+def _tokens(source: Source, rule: _Rule, prefix: bytes, places: Iterator[int]) -> Iterator[Finding]:
+    end = 0
+    for at in places:
+        if at < end or not _starts_here(source.raw, at):
+            continue
+        match = rule.pattern.match(source.text, at)
+        if match is None:
+            continue
+        end = match.end()  # also past one that is not real: nothing is looked at twice
+        if not _is_real(rule.name, match.group(), len(prefix)):
+            source.stay(at, end, rule.name, "a placeholder, words or a public example")
+        elif "value" in rule.pattern.groupindex:
+            yield Finding(*match.span("value"), "secret", rule.name)
+        else:
+            yield Finding(at - _HEADS.get(rule.name, 0), end, "secret", rule.name)
 
 
 _BLOB = re.compile(rb"(?=[A-Za-z0-9+/]*\d)(?=[A-Za-z0-9+/]*[A-Z])[A-Za-z0-9+/]{11}[+/]\Z")
