@@ -7,12 +7,14 @@ Out: `manifest.json` in the output folder: the same for the same params and inpu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 import resource
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from core.params import StageParams
 from core.records import write_json
 
 MANIFEST = "manifest.json"
+HOW = ("engine", "workers")  # keys of a section that say how the work is done and shape no output
 
 
 def sha256_of(path: Path) -> str:
@@ -46,10 +49,21 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident size of this process and its ended children so far, in MB (10^6 bytes)."""
+    """The most that any one process held: this one, or the largest of its ended children, in MB (10^6 bytes).
+
+    It is no sum over processes; the operating system keeps none.
+    """
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     sizes = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return max(sizes) * unit / 1e6
+
+
+@dataclass
+class Step:
+    """What one step of a run took: `bytes` is the text that this run put through it, 0 where none is counted."""
+
+    seconds: float = 0.0
+    bytes: int = 0
 
 
 class Run:
@@ -58,6 +72,17 @@ class Run:
     def __init__(self, stage: str, out: Path) -> None:
         self.stage, self.out = stage, out
         self.started = time.perf_counter()
+        self.steps: dict[str, Step] = {}
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        """Time a part of the run; add to the `bytes` of what it yields. A name that comes again adds up."""
+        step = self.steps.setdefault(name, Step())
+        started = time.perf_counter()
+        try:
+            yield step
+        finally:
+            step.seconds += time.perf_counter() - started
 
     def finish(
         self,
@@ -73,7 +98,7 @@ class Run:
         """Write both files; return the seconds since the run began.
 
         Args:
-            params: section name to section.
+            params: section name to section; how the work is done (HOW) goes with what differs from run to run.
             inputs: files and folders read; recorded with their sha256.
             counts: what went in and came out, drops by reason; must not differ between equal runs.
             packages: distributions whose version shaped the output.
@@ -85,7 +110,7 @@ class Run:
             self.out / MANIFEST,
             {
                 "stage": self.stage,
-                "params": {name: section.model_dump(mode="json") for name, section in params.items()},
+                "params": {name: section.model_dump(mode="json", exclude=set(HOW)) for name, section in params.items()},
                 "inputs": {path.as_posix(): sha256_of(path) for path in inputs},
                 "counts": dict(counts),
                 "versions": versions_of(packages),
@@ -101,6 +126,8 @@ class Run:
                 "peak_memory_mb": round(peak_memory_mb(), 1),
                 "device": device,
                 "machine": f"{platform.machine()}, {platform.system()}",
+                **{key: getattr(section, key) for section in params.values() for key in HOW if key in type(section).model_fields},
+                "steps": {name: asdict(step) | {"seconds": round(step.seconds, 3)} for name, step in self.steps.items()},
                 **(measured or {}),
             },
         )

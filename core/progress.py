@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -26,15 +26,26 @@ def plain_line(label: str, done: int, total: int | None, unit: str, seconds: flo
     return f"{label}: {done:,}{of} {unit}, {rate:,.1f}/s{eta}"
 
 
-def track(items: Iterable[Item], label: str, total: int | None = None, unit: str = "files") -> Iterator[Item]:
-    """Yield the items and show how far, how fast and how long still."""
+def _one(_: object) -> int:
+    return 1
+
+
+def track(
+    items: Iterable[Item], label: str, total: int | None = None, unit: str = "files", amount: Callable[[Item], int] = _one
+) -> Iterator[Item]:
+    """Yield the items and show how far, how fast and how long still.
+
+    Args:
+        total: of the amounts; the number of items where that is known and each counts as one.
+        amount: how much an item counts, in units.
+    """
     if total is None and isinstance(items, Sized):
         total = len(items)
     show = _bar if sys.stderr.isatty() else _lines
-    return show(items, label, total, unit)
+    return show(items, label, total, unit, amount)
 
 
-def _bar(items: Iterable[Item], label: str, total: int | None, unit: str) -> Iterator[Item]:
+def _bar(items: Iterable[Item], label: str, total: int | None, unit: str, amount: Callable[[Item], int]) -> Iterator[Item]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -47,15 +58,15 @@ def _bar(items: Iterable[Item], label: str, total: int | None, unit: str) -> Ite
         task = progress.add_task(label, total=total)
         for item in items:
             yield item
-            progress.advance(task)
+            progress.advance(task, amount(item))
 
 
-def _lines(items: Iterable[Item], label: str, total: int | None, unit: str) -> Iterator[Item]:
+def _lines(items: Iterable[Item], label: str, total: int | None, unit: str, amount: Callable[[Item], int]) -> Iterator[Item]:
     started = last = time.monotonic()
     done = 0
     for item in items:
         yield item
-        done += 1
+        done += amount(item)
         if time.monotonic() - last >= INTERVAL:
             last = time.monotonic()
             print(plain_line(label, done, total, unit, last - started), file=sys.stderr, flush=True)

@@ -111,20 +111,80 @@ def read_json(path: Path, made_by: str) -> Any:
         raise InputError(f"{path} is not valid JSON ({error}): run `{made_by}` again") from None
 
 
-def write_parquet(path: Path, rows: Iterable[Row], schema: pa.Schema, group: int = 2000) -> int:
-    """Write rows in groups of `group`, holding one group in memory; return how many there were."""
+GROUP_ROWS = 500
+GROUP_BYTES = 4_000_000  # of text: what one worker holds at a time
+
+
+def write_parquet(path: Path, rows: Iterable[Row], schema: pa.Schema) -> int:
+    """Write rows, holding one row group in memory; return how many there were.
+
+    A group ends at GROUP_ROWS rows or before its text exceeds GROUP_BYTES (counted as characters), so the same rows give
+    the same groups; one longer row is a group of its own.
+    """
     count = 0
     with partial(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as sink:
         batch: list[Row] = []
+        size = 0
         for row in rows:
-            batch.append(row)
-            count += 1
-            if len(batch) == group:
+            text = sum(len(value) for value in row.values() if isinstance(value, str))
+            if batch and (len(batch) == GROUP_ROWS or size + text > GROUP_BYTES):
                 sink.write_table(pa.Table.from_pylist(batch, schema))
-                batch = []
+                batch, size = [], 0
+            batch.append(row)
+            size += text
+            count += 1
         if batch:
             sink.write_table(pa.Table.from_pylist(batch, schema))
     return count
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as one row group."""
+    with partial(path) as unfinished:
+        pq.write_table(table, unfinished, compression="zstd", row_group_size=max(table.num_rows, 1))
+
+
+def groups_of(path: Path, made_by: str) -> list[int]:
+    """The number of rows of each row group.
+
+    Raises:
+        InputError: missing or damaged; names `made_by`, the command that makes it.
+    """
+    with _readable(path, made_by), pq.ParquetFile(path) as file:
+        return [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+
+
+def read_groups(path: Path, made_by: str, columns: list[str]) -> Iterator[pa.Table]:
+    """Some columns of every row group.
+
+    Raises:
+        InputError: missing or damaged; names `made_by`, the command that makes it.
+    """
+    with _readable(path, made_by), pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns)
+
+
+def read_group(path: Path, number: int, made_by: str, columns: list[str] | None = None) -> pa.Table:
+    """One row group.
+
+    Raises:
+        InputError: missing or damaged; names `made_by`, the command that makes it.
+    """
+    with _readable(path, made_by), pq.ParquetFile(path) as file:
+        return file.read_row_group(number, columns)
+
+
+@contextlib.contextmanager
+def _readable(path: Path, made_by: str) -> Iterator[None]:
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run `{made_by}` first")
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:  # Arrow reports a page that does not decompress as an OSError
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(f"{path} is damaged ({error}): run `{made_by}` again") from None
 
 
 def read_parquet(path: Path, made_by: str, columns: list[str] | None = None) -> Iterator[Row]:
@@ -133,14 +193,9 @@ def read_parquet(path: Path, made_by: str, columns: list[str] | None = None) -> 
     Raises:
         InputError: missing or damaged; names `made_by`, the command that makes it.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is missing: run `{made_by}` first")
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=256, columns=columns):
-                yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path} is damaged ({error}): run `{made_by}` again") from None
+    with _readable(path, made_by), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=256, columns=columns):
+            yield from batch.to_pylist()
 
 
 def write_jsonl(path: Path, rows: Iterable[Row]) -> int:

@@ -3,18 +3,23 @@
 In:  source text and its language
 Out: spans in characters (not bytes) of the text, and the kind of syntax that stands there
 
-Python goes through `ast`; other languages have no parser here yet and are cut by lines.
+Python goes through `ast`, the languages of core.grammars through tree-sitter; the others are cut by lines.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
+import math
+import re
 import warnings
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from core import grammars
+from core.grammars import Piece
+from core.grammars import Span as Span
 
 LANG_OF_SUFFIX = {
     ".py": "python", ".pyi": "python", ".js": "javascript", ".jsx": "javascript", ".mjs": "javascript", ".ts": "typescript",
@@ -22,14 +27,7 @@ LANG_OF_SUFFIX = {
     ".hpp": "cpp", ".cs": "csharp", ".rb": "ruby", ".php": "php", ".sh": "shell", ".sql": "sql", ".kt": "kotlin",
     ".swift": "swift", ".scala": "scala", ".lua": "lua", ".pl": "perl", ".r": "r",
 }  # fmt: skip
-
-
-class Span(NamedTuple):
-    """Characters [start, end) of a text, and what they are."""
-
-    start: int
-    end: int
-    kind: str
+WORD = re.compile(r"\w")
 
 
 def lang_of(path: str) -> str | None:
@@ -49,8 +47,30 @@ def parse_python(text: str) -> ast.Module | None:
 
 
 def parses(text: str, lang: str) -> bool | None:
-    """Whether the language's parser accepts the text; None where there is no parser for it here."""
-    return parse_python(text) is not None if lang == "python" else None
+    """Whether the language's parser accepts the text; None where that cannot be judged.
+
+    Of Python `ast` is the judge. Of the languages of core.grammars it is whether the tree is free of errors, which a few
+    files in a hundred that compile are not. In C and C++ True means what it says, and an error means nothing (None),
+    because macros stand where the grammar wants syntax. None also where there is no parser or a text met a parser's bounds.
+    """
+    if lang == "python":
+        return parse_python(text) is not None
+    tree = grammars.parse(text, lang)
+    if tree is None or (tree.has_error and lang in grammars.MACROS):
+        return None
+    return not tree.has_error
+
+
+def nodes(text: str, lang: str) -> Iterator[Span]:
+    """Statements, expressions, bodies and the like, by the names of the language's grammar, and comments where it has them.
+
+    Nothing is yielded where there is no parser, or it does not accept the text (Python) or its part (the others).
+    """
+    if lang == "python":
+        if tree := parse_python(text):
+            yield from python_spans(text, tree)
+    elif found := grammars.parse(text, lang):
+        yield from found.nodes()
 
 
 class _Offsets:
@@ -69,33 +89,46 @@ class _Offsets:
         return self.starts[line - 1] + len(text.encode()[:column].decode(errors="ignore"))
 
 
-def _walk(tree: ast.Module) -> Iterator[ast.AST]:
-    """Every node but those inside f-strings, whose places Python 3.11 gets wrong."""
-    waiting: deque[ast.AST] = deque([tree])
+@functools.lru_cache(maxsize=1)
+def _offsets(text: str) -> _Offsets:
+    return _Offsets(text)
+
+
+def _walk(tree: ast.Module, first: float, last: float) -> Iterator[ast.AST]:
+    """Every node that meets the lines first to last but those inside f-strings, whose places Python 3.11 gets wrong."""
+    waiting: list[ast.AST] = [tree]
     while waiting:
-        node = waiting.popleft()
+        node = waiting.pop()
         yield node
-        if not isinstance(node, ast.JoinedStr):
-            waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.JoinedStr):
+            continue
+        for field in node._fields:
+            value = getattr(node, field, None)
+            for child in value if isinstance(value, list) else (value,):
+                if isinstance(child, ast.AST) and (child._fields or child._attributes):  # the others say `load`, `add` and the like
+                    line = getattr(child, "lineno", None)
+                    if line is None or (child.end_lineno >= first and (line <= last or getattr(child, "decorator_list", None))):  # type: ignore[attr-defined]
+                        waiting.append(child)
 
 
-def python_nodes(text: str, tree: ast.Module) -> Iterator[Span]:
-    """Every statement and expression that has a place in the text, `kind` being the ast class name."""
-    offsets = _Offsets(text)
-    for node in _walk(tree):
+def python_spans(text: str, tree: ast.Module, first: float = 1, last: float = math.inf) -> Iterator[Span]:
+    """Every statement and expression that has a place in the text, `kind` being the ast class name; and the body of every
+    function and compound statement, from its first statement to the end of its last, `kind` being body. In no order.
+
+    Args:
+        first, last: lines, from 1; nodes wholly outside them may be left out.
+    """
+    at = _offsets(text).at
+    for node in _walk(tree, first, last):
         if isinstance(node, ast.stmt | ast.expr) and node.end_lineno is not None and node.end_col_offset is not None:
-            yield Span(offsets.at(node.lineno, node.col_offset), offsets.at(node.end_lineno, node.end_col_offset), type(node).__name__)
-
-
-def python_bodies(text: str, tree: ast.Module) -> Iterator[Span]:
-    """The body of every function and compound statement, from its first statement to the end of its last."""
-    offsets = _Offsets(text)
-    for node in ast.walk(tree):
+            yield Span(at(node.lineno, node.col_offset), at(node.end_lineno, node.end_col_offset), type(node).__name__)
+        if isinstance(node, ast.Module):
+            continue
         for field in ("body", "orelse", "finalbody"):
             body = getattr(node, field, None)
-            if isinstance(body, list) and body and not isinstance(node, ast.Module):
-                first, last = body[0], body[-1]
-                yield Span(offsets.at(first.lineno, first.col_offset), offsets.at(last.end_lineno, last.end_col_offset), "body")
+            if isinstance(body, list) and body:
+                begin, end = body[0], body[-1]
+                yield Span(at(begin.lineno, begin.col_offset), at(end.end_lineno, end.end_col_offset), "body")
 
 
 def line_starts(text: str) -> list[int]:
@@ -108,51 +141,53 @@ def line_starts(text: str) -> list[int]:
 
 
 def chunks(text: str, lang: str, max_lines: int = 60) -> list[Span]:
-    """Pieces of a file worth retrieving: functions and classes of Python, runs of lines elsewhere.
+    """Pieces of a file worth retrieving: functions, classes and their like, runs of lines elsewhere.
 
     The pieces do not overlap and cover the file but for blank ends. A class longer than `max_lines` is cut at its
-    methods, a longer function at lines.
+    methods, a longer function at lines. Lines without a word, such as a closing brace, go to the piece before them.
     """
-    starts = line_starts(text)
-    bounds = [(line, line_end, kind) for line, line_end, kind in _blocks(text, lang, len(starts), max_lines)]
-    spans = []
-    for first, last, kind in bounds:
-        start, end = starts[first], starts[last] if last < len(starts) else len(text)
-        if text[start:end].strip():
-            spans.append(Span(start, end, kind))
+    starts = [*line_starts(text), len(text)]
+    spans: list[Span] = []
+    for first, last, kind in _blocks(text, lang, len(starts) - 1, max_lines):
+        piece = text[starts[first] : starts[last]]
+        if spans and not WORD.search(piece):
+            spans[-1] = spans[-1]._replace(end=starts[last])
+        elif piece.strip():
+            spans.append(Span(starts[first], starts[last], kind))
     return spans
 
 
-def _blocks(text: str, lang: str, n_lines: int, max_lines: int) -> Iterator[tuple[int, int, str]]:
+def _blocks(text: str, lang: str, n_lines: int, max_lines: int) -> Iterator[Piece]:
     """Half-open line ranges (from 0) with their kind, in order."""
-    tree = parse_python(text) if lang == "python" else None
-    if tree is None:
-        yield from _by_lines(0, n_lines, max_lines, "lines")
-        return
-    offsets = line_starts(text)
-    cuts: dict[int, str] = {0: "module"}
-    for node in _definitions(tree, max_lines):
-        first = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
-        cuts[min(first, n_lines)] = type(node).__name__
-        end = node.end_lineno or node.lineno
+    found = list(_definitions(text, lang, max_lines))
+    cuts = {0: "module" if found else "lines"}
+    for first, end, kind in found:
+        if cuts.get(first, "module") == "module":  # of those that begin in one line the outermost names it
+            cuts[first] = kind
         if end < n_lines:
             cuts.setdefault(end, "module")
-    edges = [*sorted(cuts), len(offsets)]
-    for first, last in itertools.pairwise(edges):
-        yield from _by_lines(first, last, max_lines, cuts[first])
+    for first, last in itertools.pairwise([*sorted(cuts), n_lines]):
+        for start in range(first, last, max_lines):
+            yield Piece(start, min(start + max_lines, last), cuts[first])
 
 
-def _definitions(tree: ast.AST, max_lines: int) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+def _definitions(text: str, lang: str, max_lines: int) -> Iterator[Piece]:
+    """Line ranges of functions and classes, outer before inner."""
+    if lang == "python":
+        if tree := parse_python(text):
+            yield from _python_definitions(tree, max_lines)
+    elif found := grammars.parse(text, lang):
+        yield from found.pieces(max_lines)
+
+
+def _python_definitions(tree: ast.AST, max_lines: int) -> Iterator[Piece]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node
-            if isinstance(node, ast.ClassDef) and (node.end_lineno or node.lineno) - node.lineno >= max_lines:
-                yield from _definitions(node, max_lines)
-
-
-def _by_lines(first: int, last: int, max_lines: int, kind: str) -> Iterator[tuple[int, int, str]]:
-    for start in range(first, last, max_lines):
-        yield start, min(start + max_lines, last), kind
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) - 1
+            end = node.end_lineno or node.lineno
+            yield Piece(first, end, type(node).__name__)
+            if isinstance(node, ast.ClassDef) and end - node.lineno >= max_lines:
+                yield from _python_definitions(node, max_lines)
 
 
 def line_of(text: str, offset: int) -> int:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from core import assigned, fim, findings, pii, scrub, secrets, syntax, vendor_tokens
+from core import scrub
 from core.manifest import Run, versions_of
 from core.progress import track
 from core.records import Row
@@ -24,13 +24,14 @@ from eval.holes import Asked, Vocabulary
 from eval.params import EvaluateParams
 from eval.rows import Ledger
 
-CODE = (assigned, fim, findings, pii, scrub, secrets, syntax, vendor_tokens, decode, gguf_model, holes, metrics, models)
+JUDGES = (decode, gguf_model, holes, metrics, models)
+CODE = (*sorted(Path(str(scrub.__file__)).parent.glob("*.py")), *(Path(str(module.__file__)) for module in JUDGES))
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "llama-cpp-python", "tokenizers", "rapidfuzz")
 
 
 def key_of(model: models.Model, asked: Sequence[Asked], params: EvaluateParams, device: str) -> str:
     """Hash of everything that shapes a model's rows."""
-    code = [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in CODE]
+    code = [hashlib.sha256(file.read_bytes()).hexdigest() for file in CODE]
     shape = [model.sha256, holes.digest(asked), params.max_new_tokens, params.batch, device, versions_of(PACKAGES), code]
     return hashlib.sha256(json.dumps(shape).encode()).hexdigest()
 

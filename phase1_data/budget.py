@@ -9,6 +9,10 @@ A row that is cut at its right end instead loses its middle, and training on it 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from core.fim import Hole, Order
 from phase1_data.tokenizer import Ruler
@@ -24,12 +28,12 @@ def fit(hole: Hole, order: Order, ruler: Ruler, budget: int) -> tuple[Hole, int]
     None where the middle, the line it stands in and the context alone are more.
     """
     if len(hole.prefix) + len(hole.suffix) <= budget * LIKELY_CHARS:
-        n_tokens = len(ruler.codec.row(hole, order)[0])
+        n_tokens = ruler.row_length(hole, order)
         if n_tokens <= budget:
             return hole, n_tokens
     hole = dataclasses.replace(hole, prefix=_tail(hole.prefix, budget * MOST_CHARS), suffix=_head(hole.suffix, budget * MOST_CHARS))
     before, after = ruler.token_starts(hole.prefix), ruler.token_starts(hole.suffix)
-    room = budget - len(ruler.codec.row(dataclasses.replace(hole, prefix="", suffix=""), order)[0])
+    room = budget - ruler.row_length(dataclasses.replace(hole, prefix="", suffix=""), order)
     for _ in range(6):  # a cut text may encode to a little more than its share of the whole
         if room < 0:
             return None
@@ -38,7 +42,7 @@ def fit(hole: Hole, order: Order, ruler: Ruler, budget: int) -> tuple[Hole, int]
         if prefix is None or suffix is None:
             return None
         cut = dataclasses.replace(hole, prefix=prefix, suffix=suffix)
-        n_tokens = len(ruler.codec.row(cut, order)[0])
+        n_tokens = ruler.row_length(cut, order)
         if n_tokens <= budget:
             return cut, n_tokens
         room -= n_tokens - budget
@@ -54,7 +58,7 @@ def _head(text: str, limit: int) -> str:
     return text if len(text) <= limit or at < 0 else text[: at + 1]
 
 
-def last_tokens(text: str, starts: list[int], room: int) -> str | None:
+def last_tokens(text: str, starts: Sequence[int] | NDArray[np.int64], room: int) -> str | None:
     """The longest end of the text that begins at a line start and has at most `room` tokens; None if its last line has more.
 
     `starts` are the offsets at which the text's tokens begin.
@@ -63,15 +67,15 @@ def last_tokens(text: str, starts: list[int], room: int) -> str | None:
         return text
     if room <= 0:
         return "" if not text or text.endswith("\n") else None
-    at = text.find("\n", max(starts[-room] - 1, 0)) + 1
+    at = text.find("\n", max(int(starts[-room]) - 1, 0)) + 1
     return text[at:] if at else None
 
 
-def first_tokens(text: str, starts: list[int], room: int) -> str | None:
+def first_tokens(text: str, starts: Sequence[int] | NDArray[np.int64], room: int) -> str | None:
     """The longest beginning of the text that ends at a line end and has at most `room` tokens; None if its first line has more."""
     if len(starts) <= room:
         return text
     if room <= 0:
         return "" if not text or text.startswith("\n") else None
-    at = text.rfind("\n", 0, starts[room]) + 1
+    at = text.rfind("\n", 0, int(starts[room])) + 1
     return text[:at] if at else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,14 @@ Out = Annotated[Path, typer.Option(help="Folder that holds one folder per step."
 Reports = Annotated[Path | None, typer.Option(help="Where the data card goes; default eval/reports, or OUT/reports with another --out.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="File with the profiles and their sections.")]
 Profile = Annotated[str | None, typer.Option(help="Profile to use; default: the file's `profile:` key.")]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class OnError(StrEnum):
+    """What to do about a line that is no row."""
+
+    fail = "fail"
+    skip = "skip"
 
 
 @app.command()
@@ -26,7 +36,7 @@ def ingest(out: Out = OUT, params: ParamsFile = PARAMS_FILE, profile: Profile = 
 
     with errors_in_one_line():
         done = step.run(out / "ingest", load_params(IngestParams, "ingest", params, profile))
-        typer.echo(f"{out / 'ingest'}: {done.files:,} files, {done.bytes / 1e6:.1f} MB; {len(done.rejects):,} turned down")
+        typer.echo(f"{out / 'ingest'}: {done.files:,} files, {done.bytes / 1e6:.1f} MB; {done.dropped.total():,} turned down")
 
 
 @app.command()
@@ -36,7 +46,7 @@ def clean(out: Out = OUT, params: ParamsFile = PARAMS_FILE, profile: Profile = N
 
     with errors_in_one_line():
         done = step.run(out / "ingest", out / "clean", load_params(CleanParams, "clean", params, profile))
-        typer.echo(f"{out / 'clean'}: {done.files:,} of {done.files_in:,} files, {done.bytes / 1e6:.1f} of {done.bytes_in / 1e6:.1f} MB")
+        typer.echo(f"{out / 'clean'}: {done['files']:,} of {done['files_in']:,} files, {done['bytes'] / 1e6:.1f} of {done['bytes_in'] / 1e6:.1f} MB")
 
 
 @app.command()
@@ -59,6 +69,31 @@ def samples(out: Out = OUT, params: ParamsFile = PARAMS_FILE, profile: Profile =
         counts = step.run(out / "scrub", out / "samples", load_params(SamplesParams, "samples", params, profile), card)
         rows = ", ".join(f"{name} {split['rows']:,}" for name, split in counts["splits"].items())
         typer.echo(f"{out / 'samples'}: {rows} rows; {card / 'data_card.md'}")
+
+
+@app.command("scrub-jsonl")
+def scrub_jsonl(
+    input: Annotated[str, typer.Option(help="JSONL file, gzip or not, or - for stdin.")],
+    output: Annotated[str, typer.Option(help="Where the rows go, gzip if it ends in .gz, or - for stdout. Appears only when whole.")],
+    text_key: Annotated[str, typer.Option(help="Key whose text is masked; null counts as empty.")] = "text",
+    redactions_key: Annotated[str, typer.Option(help="Key that is added.")] = "redactions",
+    on_error: Annotated[OnError, typer.Option(help="A line that is no row: fail, or skip it and note number and reason.")] = OnError.fail,
+    rejects: Annotated[Path | None, typer.Option(help="File of the lines skipped; default OUTPUT.rejects.jsonl.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the input; default: UTF-8, -16 or -32 found out, else Windows-1252.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; changes no byte.", show_default="all cores")] = CORES,
+    max_row_mb: Annotated[int, typer.Option(min=1, help="Longest row held in memory, which takes some ten times its size.")] = 1000,
+) -> None:
+    """Mask secrets and personal data in one key of any JSONL, your own logs and data sets too.
+
+    Same rows, same order. `redactions` is added: kind, start, end and rule of each placeholder, in characters of the masked text. Every
+    other key stays as it was and is NOT searched: for personal data there run again with its --text-key and a --redactions-key.
+    """
+    from phase1_data import scrub_jsonl as step
+
+    with errors_in_one_line():
+        job = step.Job(text_key, redactions_key, on_error is OnError.skip, rejects, encoding, workers, max_row_mb * 1_000_000)
+        done = step.run(input, output, job)
+        typer.echo(done, err=output == step.STANDARD)
 
 
 @app.command()

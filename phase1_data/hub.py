@@ -1,16 +1,14 @@
-"""A code set on the Hub, or a local Parquet or JSONL file of the same shape.
+"""A code set on the Hub, or local Parquet or JSONL of the same shape: a file, or a folder of them.
 
-In:  a HubSource; HF_TOKEN or `hf auth login` for gated sets
+In:  a HubSource
 Out: RawFiles, in the order of the set
 
-Columns are probed, because every set names them differently. Whether the set may be read is asked first, with a
-timeout, because `datasets` alone retries for half a minute.
+Columns are probed, because every set names them differently.
 """
 
 from __future__ import annotations
 
-import gc
-import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.errors import AccessError, InputError
-from core.records import Row, read_jsonl
+from core.errors import InputError
+from core.records import Row
 from core.syntax import lang_of
-from phase1_data.license import of_column
+from phase1_data.jsonl import BLANK, BadLine, lines, row_of
+from phase1_data.license import UNKNOWN, of_column
 from phase1_data.params import HubSource
 from phase1_data.sources import RawFile, clean_path
+from phase1_data.stream import kept_rows, preflight
 
 COLUMNS = {  # ours: theirs, first come first
     "content": ("content", "code", "text", "body"),
@@ -34,27 +34,47 @@ COLUMNS = {  # ours: theirs, first come first
     "revision": ("max_stars_repo_head_hexsha", "revision_id", "commit", "hexsha"),
 }
 LANGS = {"c++": "cpp", "c#": "csharp", "bash": "shell"}
-TIMEOUT = 10  # seconds until the Hub counts as out of reach
+PARQUET = (".parquet",)
+IN_FOLDER = (".jsonl", ".jsonl.gz", ".json.gz", ".ndjson", ".ndjson.gz")
+JSONL = (*IN_FOLDER, ".json")  # a bare .json in a folder is mostly its description
+LONGEST_LINE = 64_000_000  # bytes
+PARQUET_ROWS = 64  # in memory at a time
 
 
-def raw_files(source: HubSource, max_file_bytes: int) -> Iterator[RawFile]:
+class Unusable(Exception):
+    """A file of a set, or one of its rows, that gives nothing: reason and value for rejects.parquet, and a sentence for the user."""
+
+    def __init__(self, reason: str, value: str, says: str = "") -> None:
+        self.reason, self.value, self.says = reason, value, says
+
+
+def raw_files(source: HubSource, max_file_bytes: int, work: Path) -> Iterator[RawFile]:
     """Every row of the set; text longer than the limit is carried as its size only.
 
+    Args:
+        work: folder in which rows from the Hub are kept until the stage ends (phase1_data/stream.py).
+
+    Of a folder, a damaged file or line and a file with other columns is one refused candidate, and the rest is read.
+
     Raises:
-        InputError: nothing there, damaged, or columns that we do not know (lists them).
+        InputError: nothing there, nothing readable, or columns that we do not know (lists them).
         AccessError: gated, no such set, or out of reach; says what to do.
     """
     local = Path(source.id)
-    if local.exists() or local.is_absolute() or source.id.startswith(".") or local.suffix in (".parquet", ".jsonl"):
-        name, revision, rows = local.name, "", local_rows(local)
-    else:
-        revision = preflight(source)
-        name, rows = source.id, hub_rows(source, revision)
+    if local.exists() or local.is_absolute() or source.id.startswith(".") or local.name.endswith(PARQUET + JSONL):
+        yield from _local(local, max_file_bytes)
+        return
+    revision = preflight(source)
+    columns = frozenset(name for theirs in COLUMNS.values() for name in theirs)
     mapping: dict[str, str] = {}
-    for number, row in enumerate(rows):
-        if not mapping:
-            mapping = probe(list(row), source.id)
-        yield _raw(row, mapping, f"hub:{name}", revision, number, max_file_bytes)
+    for number, row in enumerate(kept_rows(source, revision, work, columns)):
+        mapping = mapping or probe(list(row), source.id)
+        yield _raw(row, mapping, f"hub:{source.id}", revision, number, max_file_bytes)
+
+
+def columns_of(columns: list[str]) -> dict[str, str]:
+    """Our names to theirs, of those that are there."""
+    return {ours: next(name for name in theirs if name in columns) for ours, theirs in COLUMNS.items() if set(theirs) & set(columns)}
 
 
 def probe(columns: list[str], where: str) -> dict[str, str]:
@@ -63,124 +83,169 @@ def probe(columns: list[str], where: str) -> dict[str, str]:
     Raises:
         InputError: no column holds code; lists what there is.
     """
-    found = {ours: next(name for name in theirs if name in columns) for ours, theirs in COLUMNS.items() if set(theirs) & set(columns)}
+    found = columns_of(columns)
     if "content" not in found:
         hint = "; this set holds ids only, its code is fetched elsewhere" if "blob_id" in columns else ""
-        raise InputError(
-            f"{where} has no column content, code or text (it has {', '.join(columns)}{hint}): choose another set in params.yaml"
-        )
+        listed = ", ".join(columns)[:300]
+        raise InputError(f"{where} has no column content, code or text (it has {listed}{hint}): choose another set in params.yaml")
     return found
 
 
-def _raw(row: Row, mapping: dict[str, str], source: str, revision: str, number: int, max_bytes: int) -> RawFile:
+def _raw(row: Row, mapping: dict[str, str], source: str, revision: str, number: int, max_bytes: int, read_as: str = "utf8") -> RawFile:
     def value(name: str) -> Any:
         return row.get(mapping.get(name, ""))
 
+    def line(name: str, otherwise: str) -> str:
+        return clean_path(str(value(name) or otherwise))
+
     content = value("content")
-    text = content if isinstance(content, str) else ""
+    text = content if isinstance(content, str | bytes) else ""
     stated = value("lang")
-    path = clean_path(str(value("path") or f"row{number}"))
+    path = line("path", f"row{number}")
     lang = LANGS.get(stated.lower(), stated.lower()) if isinstance(stated, str) else lang_of(path)
     license_id, how = of_column(value("license"))
-    size = len(text.encode("utf-8", "replace"))
+    size = len(text.encode("utf-8", "replace") if isinstance(text, str) else text)
     text = text if size <= max_bytes else ""
-    refuse = "" if isinstance(content, str) else "no_content"
-    repo = str(value("repo") or "unknown")
-    return RawFile(path, repo, str(value("revision") or ""), source, revision, license_id, how, lang, size, lambda: text, refuse)
+    refuse = "" if isinstance(content, str | bytes) else "no_content"
+    repo, rev = line("repo", "unknown"), line("revision", "")
+    return RawFile(path, repo, rev, source, revision, license_id, how, lang, size, lambda: text, refuse, read_as=read_as)
 
 
-def local_rows(path: Path) -> Iterator[Row]:
-    """Rows of a .jsonl file, a .parquet file, or a folder of .parquet files.
+def _refused(source: str, path: str, problem: Unusable) -> RawFile:
+    return RawFile(clean_path(path), source, "", source, "", UNKNOWN, "none", None, 0, bytes, problem.reason, problem.value)
 
-    Raises:
-        InputError: missing, empty, of another kind, or damaged (names file, and line of JSONL).
-    """
-    if path.suffix == ".jsonl":
-        yield from read_jsonl(path, "mend ingest.sources in params.yaml")
-        return
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    if not path.exists() or not files:
-        raise InputError(f"{path} {'holds no .parquet file' if path.exists() else 'is missing'}: mend ingest.sources in params.yaml")
+
+def _local(path: Path, max_bytes: int) -> Iterator[RawFile]:
+    source = f"hub:{clean_path(path.name)}"
+    files = local_files(path)
+    number, usable = 0, False
+    first: Unusable | None = None
     for file in files:
+        inner = "" if file == path else file.relative_to(path).as_posix()
+        columns = _Columns(file)
         try:
-            with pq.ParquetFile(file) as table:
-                for batch in table.iter_batches(batch_size=256):
-                    yield from batch.to_pylist()
-        except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
-            raise InputError(f"{file} is damaged or no Parquet ({str(error)[:80]}): fetch it again or take it away") from None
+            for row in local_rows(file, max(LONGEST_LINE, 8 * max_bytes)):
+                if isinstance(row, Unusable):
+                    yield _refused(source, f"{inner} {row.says}".strip(), row)
+                    continue
+                values, read_as = row
+                mapping = columns.of(values)
+                usable = True
+                yield _raw(values, mapping, source, "", number, max_bytes, read_as)
+                number += 1
+        except Unusable as problem:
+            if file == path:
+                raise InputError(f"{problem.says}: fetch it again, or name another in ingest.sources of params.yaml") from None
+            first = first or problem
+            yield _refused(source, inner, problem)
+    if first and not usable:
+        raise InputError(f"no file of {path} can be read; the first: {first.says}: mend ingest.sources in params.yaml")
 
 
-def preflight(source: HubSource) -> str:
-    """The commit that the set's revision is, after asking whether we may read it.
+class _Columns:
+    """Finds the columns of each row of a file; the rows of JSONL need not have the same."""
 
-    Raises:
-        AccessError: gated without access, no such set or revision, offline, or no answer in TIMEOUT seconds.
-    """
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(TIMEOUT))
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.names: list[str] = []
+        self.mapping: dict[str, str] = {}
 
-    api = HfApi()
-    page = f"{api.endpoint}/datasets/{source.id}"
-    try:
-        info = api.dataset_info(source.id, revision=source.revision, timeout=TIMEOUT)
-        api.auth_check(source.id, repo_type="dataset")
-    except HFValidationError:
-        raise InputError(f"{source.id!r} is neither a file here nor the id of a code set: mend ingest.sources in params.yaml") from None
-    except GatedRepoError:
-        raise AccessError(f"{source.id} is gated: accept its terms at {page}, run `hf auth login`, then run this again") from None
-    except RevisionNotFoundError:
-        raise AccessError(f"{source.id} has no revision {source.revision}: see {page}/commits/main") from None
-    except RepositoryNotFoundError:
-        raise AccessError(f"{source.id} is not on the Hub, or private: check the id, or run `hf auth login`") from None
-    except OfflineModeIsEnabled:
-        raise AccessError(f"{source.id}: HF_HUB_OFFLINE is set: unset it, or name a local Parquet or JSONL file in params.yaml") from None
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "an error")
-        raise AccessError(
-            f"{source.id}: the Hub answered {status}: try later, or name a local Parquet or JSONL file in params.yaml"
-        ) from None
-    except Exception as error:  # noqa: BLE001  # the transport's own errors differ between versions of huggingface_hub
-        why = f"the Hub is out of reach ({type(error).__name__})"
-        raise AccessError(f"{source.id}: {why}: go online, or name a local Parquet or JSONL file in params.yaml") from None
-    return str(info.sha)
+    def of(self, row: Row) -> dict[str, str]:
+        """Raises:
+        Unusable: the first row has no code, so the file is none of ours; later ones may lack what they like.
+        """
+        names = list(row)
+        if names != self.names:
+            try:
+                self.mapping = probe(names, str(self.file))
+            except InputError as error:
+                if not self.names:
+                    raise Unusable("wrong_columns", ", ".join(names)[:200], str(error)) from None
+                self.mapping = {**self.mapping, **columns_of(names)}
+            self.names = names
+        return self.mapping
 
 
-def hub_rows(source: HubSource, revision: str) -> Iterator[Row]:
-    """Rows of a set on the Hub, streamed.
+def local_files(path: Path) -> list[Path]:
+    """The file, or the files of the set under the folder, sorted.
 
     Raises:
-        AccessError: access ended. InputError: a loading script, or no such folder or split.
+        InputError: missing, or a folder without any.
+    """
+    if not path.exists():
+        raise InputError(f"{path} is missing: mend ingest.sources in params.yaml")
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.name.endswith(PARQUET + IN_FOLDER))
+    if not files:
+        raise InputError(f"{path} holds no .parquet file and no JSONL ({', '.join(IN_FOLDER)}): mend ingest.sources in params.yaml")
+    return files
+
+
+def local_rows(file: Path, longest: int) -> Iterator[tuple[Row, str] | Unusable]:
+    """Rows of a Parquet or JSONL file and how they were read, a few in memory at a time; a line that is no row comes as what is wrong.
+
+    Args:
+        longest: bytes of a JSONL line that is read.
+
+    Raises:
+        Unusable: damaged, or no plain file.
     """
     try:
-        from datasets import load_dataset
-    except ImportError:
-        raise InputError(f"{source.id} is on the Hub and `datasets` is not installed: run `pip install 'tabsmith[train]'`") from None
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would block for ever
+            raise Unusable("special_file", "", f"{file} is no plain file")
+        yield from _jsonl_rows(file, longest) if file.name.endswith(JSONL) else _parquet_rows(file)
+    except OSError as error:
+        raise Unusable("unreadable", error.strerror or "", f"{file}: {error.strerror}") from None
+
+
+def _jsonl_rows(file: Path, longest: int) -> Iterator[tuple[Row, str] | Unusable]:
+    read = 0
+    with file.open("rb") as stream:
+        try:
+            for line in lines(stream, str(file), longest):
+                read = line.number
+                if not line.data.strip(BLANK) and not line.too_long:
+                    continue
+                try:
+                    yield row_of(line)
+                except BadLine as bad:
+                    yield Unusable(bad.reason, bad.value, f"line {line.number}")
+        except InputError as error:
+            raise Unusable("damaged_jsonl", f"after line {read}", str(error)) from None
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[Row, str]]:
+    read = 0
     try:
-        stream = load_dataset(source.id, revision=revision, data_dir=source.data_dir, split=source.split, streaming=True)
-    except RuntimeError as error:
-        if "script" not in str(error):
-            raise
-        hint = "set `revision: refs/convert/parquet`, or choose another set"
-        raise InputError(f"{source.id} is a loading script, which `datasets` no longer runs: {hint} in params.yaml") from None
-    except (ValueError, OSError) as error:
-        raise InputError(f"{source.id}: {' '.join(str(error).split())[:160]}: mend data_dir or split in params.yaml") from None
-    rows = iter(stream)
+        with pq.ParquetFile(file, buffer_size=1 << 20) as table:
+            names = table.schema_arrow.names
+            known = [name for name in names if any(name in theirs for theirs in COLUMNS.values())]
+            if not set(known) & set(COLUMNS["content"]):
+                _Columns(file).of(dict.fromkeys(names))
+            for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=known):
+                for row in _python(batch):
+                    yield row, "utf8"
+                    read += 1
+    except (pa.ArrowException, OSError) as error:
+        why = f"{file} is damaged or no Parquet ({str(error)[:80]})"
+        raise Unusable("damaged_parquet", f"after row {read}", why) from None
+
+
+def _python(batch: pa.RecordBatch) -> list[Row]:
+    """Rows of a batch; code that is no UTF-8, which Parquet does not forbid, as bytes."""
     try:
-        yield from rows
-    except Exception as error:  # noqa: BLE001  # the stream's own errors differ between transports
-        why = f"the stream broke off ({type(error).__name__})"
-        raise AccessError(f"{source.id}: {why}: run the same command again, or fetch the set and name its folder in params.yaml") from None
-    finally:  # a stream that is not read to its end can hang at exit (datasets 7467): close it ourselves
-        close = getattr(rows, "close", None)
-        if close:
-            close()
-        del rows, stream
-        gc.collect()
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        columns = [_as_bytes(column) for column in batch.columns]
+        rows = pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist()
+        return [{name: value if name in COLUMNS["content"] else _as_text(value) for name, value in row.items()} for row in rows]
+
+
+def _as_bytes(column: pa.Array) -> pa.Array:
+    text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return column.cast(pa.large_binary()) if text else pa.nulls(len(column)) if pa.types.is_nested(column.type) else column
+
+
+def _as_text(value: object) -> object:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

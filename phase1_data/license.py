@@ -78,7 +78,7 @@ def _licensing() -> Licensing:
     return get_spdx_licensing()
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def spdx(text: str) -> str:
     """The text as a normal SPDX expression, "unknown" where it is none."""
     name = " ".join(text.split())
@@ -86,12 +86,12 @@ def spdx(text: str) -> str:
         return LOOSE_NAMES[name.lower()]
     try:
         parsed = _licensing().parse(name, validate=True)
-    except (ExpressionError, ValueError, AttributeError, TypeError):
+    except (ExpressionError, ValueError, AttributeError, TypeError, RecursionError):
         return UNKNOWN
     return str(parsed) if parsed is not None else UNKNOWN
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def allowed(expression: str, policy: str | frozenset[str]) -> bool:
     """Whether a policy (permissive | any | SPDX ids) lets an expression in: OR needs one side, AND both."""
     if policy == "any":
@@ -140,18 +140,27 @@ def of_header(text: str) -> str:
 
 def of_column(value: str | Sequence[str] | None) -> Found:
     """The licence a code set states: a text, or the list of all that were detected in the repository."""
-    names = [value] if isinstance(value, str) else [name for name in value or () if name]
+    names = [value] if isinstance(value, str) else [name for name in value or () if isinstance(name, str) and name]
     found = [spdx(name) for name in names]
     if not found or UNKNOWN in found:
         return NOT_FOUND
     return (spdx(" AND ".join(f"({name})" for name in found)) if len(found) > 1 else found[0]), "column"
 
 
+def _head(file: Path) -> str:
+    """The beginning of a LICENSE file, "" if it cannot be read."""
+    try:
+        with file.open(encoding="utf-8", errors="replace") as text:
+            return text.read(100_000)
+    except OSError:
+        return ""
+
+
 def of_folder(folder: Path) -> Found:
     """The licence of a repository's root, by its LICENSE file."""
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         if LICENSE_FILES.fullmatch(file.name) and file.is_file() and not file.is_symlink():
-            name = of_text(file.read_text(encoding="utf-8", errors="replace")[:100_000])
+            name = of_text(_head(file))
             if name != UNKNOWN:
                 return name, "license_file"
     return NOT_FOUND
@@ -173,7 +182,7 @@ def of_distribution(distribution: metadata.Distribution) -> Found:
     for entry in distribution.files or ():
         if LICENSE_FILES.fullmatch(entry.name) and ".dist-info" in entry.parts[0]:
             file = Path(str(distribution.locate_file(entry)))
-            name = of_text(file.read_text(encoding="utf-8", errors="replace")[:100_000]) if file.is_file() else UNKNOWN
+            name = of_text(_head(file)) if file.is_file() else UNKNOWN
             if name != UNKNOWN:
                 return name, "license_file"
     loose = {text.strip().lower() for text in (*stated, *classifiers)}

@@ -12,6 +12,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 SpanKind = Literal["line_rest", "lines", "node", "chars"]
+EngineKind = Literal["local", "ray"]  # processes of this machine, or a Ray cluster
 
 
 class EnvironmentSource(StageParams):
@@ -66,6 +67,7 @@ class CleanParams(StageParams):
     drop_unparsable: bool
     dedup_threshold: Share  # Jaccard of token 5-grams
     dedup_permutations: Annotated[int, Field(ge=16)]
+    engine: EngineKind
     workers: Positive
 
 
@@ -73,6 +75,7 @@ class ScrubParams(StageParams):
     """How much of a file may be masked."""
 
     max_masked_share: Share  # of a file's characters; above it the file is dropped
+    engine: EngineKind
     workers: Positive
 
 
@@ -97,6 +100,7 @@ class SamplesParams(StageParams):
     context_tokens: Count
     test_holes: Count  # per held-out split
     max_train: Count  # rows; 0: no limit
-    decontaminate: list[str]  # JSONL files, .gz or not
+    decontaminate: list[str]  # benchmarks: JSONL files, .gz or not, or Parquet
     ngram: Positive  # words that make a match with a benchmark
+    engine: EngineKind
     workers: Positive

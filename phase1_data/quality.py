@@ -23,6 +23,11 @@ GENERATED = re.compile(
     re.IGNORECASE,
 )
 GENERATED_LINES = 12  # a generator says so at the top
+GENERATED_CHARACTERS = 5_000  # and not far into a long line
+LINE_CHARACTERS = 2_000  # of a line that are looked at for data: a longer one breaks max_line anyway
+PARSED_CHARACTERS = 4_000_000  # a syntax tree takes 100 times its text; a longer one is not parsed (None)
+ALNUM = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 VENDORED = frozenset(
     {"_vendor", "_vendored", "vendor", "vendored", "vendored_packages", "third_party", "thirdparty", "node_modules", "_externals"}
 )
@@ -43,28 +48,53 @@ class Properties(NamedTuple):
 def measure(text: str, path: str, lang: str) -> Properties:
     """Properties of a text with \\n line breaks."""
     lines = text.removesuffix("\n").split("\n")
-    letters = sum(map(str.isalnum, text))
-    longest = max(map(len, lines))
     mean = (len(text) - len(lines) + 1) / len(lines)
     return Properties(
-        len(lines), longest, round(max(mean, 0.0), 3), round(letters / max(len(text), 1), 4), parses(text, lang), generated(lines, path)
+        n_lines=len(lines),
+        max_line=max(map(len, lines)),
+        mean_line=round(max(mean, 0.0), 3),
+        alnum=round(_alnum(text) / max(len(text), 1), 4),
+        parses=parses(text, lang) if len(text) <= PARSED_CHARACTERS else None,
+        generated=generated(lines, path),
     )
+
+
+def _alnum(text: str) -> int:
+    """How many characters are letters or digits; those of ASCII are counted as bytes, which is 20 times as fast."""
+    ascii_only = text.encode("ascii", "ignore")
+    beyond = "" if len(ascii_only) == len(text) else "".join(BEYOND_ASCII.findall(text))
+    return len(ascii_only) - len(ascii_only.translate(None, ALNUM)) + sum(map(str.isalnum, beyond))
 
 
 def generated(lines: list[str], path: str) -> str:
     """How a file shows that nobody wrote it here: header | vendored | data, "" where it does not."""
     if not VENDORED.isdisjoint(PurePosixPath(path).parts):
         return "vendored"
-    if GENERATED.search("\n".join(lines[:GENERATED_LINES])):
+    head = "\n".join(line[:GENERATED_CHARACTERS] for line in lines[:GENERATED_LINES])[:GENERATED_CHARACTERS]
+    if GENERATED.search(head):
         return "header"
-    written = [line for line in lines if line.strip()]
-    if len(written) >= 40 and sum(map(is_data, written)) > 0.6 * len(written):
+    written = [line[:LINE_CHARACTERS] for line in lines if line and not line.isspace()]
+    if len(written) >= 40 and _mostly_data(written):
         return "data"
     return ""
 
 
+def _mostly_data(lines: list[str]) -> bool:
+    """Whether more than 60% of the lines are data; ends as soon as they cannot be."""
+    spare = len(lines) - 0.6 * len(lines)
+    for line in lines:
+        if not is_data(line):
+            spare -= 1
+            if spare <= 0:
+                return False
+    return True
+
+
 def is_data(line: str) -> bool:
     """Whether a line holds literals and punctuation only, as tables of numbers and strings do; linear in its length."""
+    first = line.lstrip()[:1]
+    if first.isalpha() and first not in "bruBRU":
+        return False  # a word, as most lines begin; spares the search
     rest, literals = LITERAL.subn("", line.split("#", 1)[0])
     return literals > 0 and not any(map(str.isalpha, rest))
 

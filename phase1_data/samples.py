@@ -4,306 +4,264 @@ In:  scrub/files.parquet, a tokenizer, benchmarks that must not be trained on
 Out: train, valid, test_file and test_repo.parquet (core.records.SAMPLE), files.parquet with `split`, rejects.parquet,
      manifest.json, and the data card
 
-Three passes over the input: signatures and benchmark hits, the held-out text, the rows.
+Three passes over the shards of the input: look (phase1_data.look), place (phase1_data.place), cut (phase1_data.cut). The
+files are compared and split between the first two; the holes are drawn before they are cut.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from hashlib import sha256
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from core.errors import CheckFailed, InputError
 from core.manifest import Run
-from core.progress import track
-from core.records import FILE, REJECT, SAMPLE, Row, partial, read_parquet, write_parquet
-from phase1_data import card
-from phase1_data.context import Neighbours
-from phase1_data.decontaminate import benchmark_texts, heldout_index, index_of, shared
-from phase1_data.dedup import Signature, normalised, signature
+from core.records import FILE, REJECT, SAMPLE, Row, partial, read_groups, read_json, write_json, write_parquet
+from phase1_data import card, pool
+from phase1_data.cut import Cutting, cut
+from phase1_data.decontaminate import benchmark_texts, index_of, merge, require
+from phase1_data.dedup import Components, Places
+from phase1_data.drawn import Drawn
+from phase1_data.engine import Engine, join_parts, join_tables, pending_bytes, remove_work, run_shards, shards_of, work_folder
+from phase1_data.join import edges_here, write_places
+from phase1_data.look import Looking, Seen, look
 from phase1_data.params import SamplesParams
-from phase1_data.rows import TEST_SPLITS, Cutter, Made
-from phase1_data.shingles import Hashes, shingle_set
-from phase1_data.split import NEAR, PERMUTATIONS, SPLITS, Pair, assign, crossing, near_components, similar_pairs
+from phase1_data.place import FIRSTS, POOLS, RUNS, SIDES, place, save
+from phase1_data.rows import TEST_SPLITS
+from phase1_data.shingles import jaccard
+from phase1_data.split import BANDS, NEAR, SPLITS, Pair, assign, crossing, most_alike
 from phase1_data.tokenizer import Ruler, locate
-from phase1_data.workers import in_order
 
 MADE_BY = "python -m phase1_data scrub"
-SPARE = 4  # times as many holes are cut per test file as its even share, because some files are short
-
-
-class Seen(NamedTuple):
-    """What the first pass keeps of a file."""
-
-    head: Row
-    signature: Signature
-    benchmark: str  # the benchmark it shares an n-gram with, "" if none
-
-
-class Task(NamedTuple):
-    """A file to cut, with what its worker needs of the others."""
-
-    file: Row
-    others: list[tuple[str, str]]
-    test_holes: int
-
-
-_benchmarks: dict[str, Hashes] = {}  # of this process
-_ngram = 0
-_cutter: Cutter | None = None  # of this process: the tokenizer is dear to load
-
-
-def _load_benchmarks(indexes: dict[str, Hashes], ngram: int) -> None:
-    global _ngram
-    _benchmarks.clear()
-    _benchmarks.update(indexes)
-    _ngram = ngram
-
-
-def _look(row: Row) -> Seen:
-    hit = next((name for name, index in _benchmarks.items() if shared(row["content"], index, _ngram)), "")
-    head = {key: row[key] for key in ("file_id", "repo", "path", "n_bytes", "lang")}
-    return Seen(head, signature(shingle_set(normalised(row["content"])), PERMUTATIONS), hit)
-
-
-def _load_cutter(params: SamplesParams, tokenizer: Path, heldout: Hashes) -> None:
-    global _cutter
-    _cutter = Cutter(params, Ruler(tokenizer), heldout)
-
-
-def _cut(task: Task) -> tuple[Row, Made]:
-    assert _cutter is not None
-    return task.file, _cutter.make(task.file, task.others, task.test_holes)
+TRAIN, TEST_REPO = SPLITS.index("train"), SPLITS.index("test_repo")
 
 
 class Sampling:
-    """State of one run."""
+    """One run: what stands where in the work folder, and what was counted."""
 
-    def __init__(self, source: Path, params: SamplesParams) -> None:
-        self.file, self.params = source / "files.parquet", params
-        self.tokenizer = locate(params.tokenizer, params.tokenizer_revision)
+    def __init__(self, source: Path, out: Path, params: SamplesParams) -> None:
+        require(params.decontaminate)
+        self.file, self.params, self.engine = source / "files.parquet", params, Engine.of(params)
+        self.tokenizer = locate(params.tokenizer, params.tokenizer_revision).resolve()
         Ruler(self.tokenizer)  # a tokenizer without markers is told now, not by a worker
+        inputs = [self.file, self.tokenizer, *map(Path, params.decontaminate)]
+        self.work = work_folder(out, "samples", params, inputs)
+        self.shards = {step: shards_of(self.file, self.work / step, MADE_BY) for step in ("look", "place")}
         self.rejects: list[Row] = []
-        self.dropped: Counter[str] = Counter()  # files
         self.lost: Counter[str] = Counter()  # holes
-        self.split_of: dict[tuple[str, str, str], str] = {}
-        self.split_files: Counter[str] = Counter()
-        self.split_bytes: Counter[str] = Counter()
-        self.kinds: dict[str, Counter[str]] = defaultdict(Counter)  # split to span kind
-        self.orders: dict[str, Counter[str]] = defaultdict(Counter)
-        self.rows: Counter[str] = Counter()
-        self.with_context: Counter[str] = Counter()
-        self.tokens: Counter[str] = Counter()
-        self.middles: dict[str, list[int]] = defaultdict(list)  # characters
-        self.largest: dict[str, dict[str, Any]] = {}
-        self.hits: Counter[str] = Counter()
         self.files_in = self.bytes_in = 0
 
-    def reject(self, head: Row, reason: str, value: str) -> None:
-        self.dropped[reason] += 1
-        self.rejects.append({"path": f"{head['repo']}/{head['path']}", "stage": "samples", "reason": reason, "value": value})
+    def look(self) -> Seen:
+        """First pass."""
+        suites = []
+        for number, name in enumerate(self.params.decontaminate):
+            path = self.work / f"suite-{number}.u64"
+            if not path.is_file():
+                with partial(path) as unfinished:
+                    index_of(benchmark_texts(Path(name)), self.params.ngram).tofile(unfinished)
+            suites.append((name, path))
+        how = Looking(self.tokenizer, self.params.row_tokens, self.params.ngram, tuple(suites))
+        for summary in run_shards(functools.partial(look, how=how), self.shards["look"], self.engine, "samples: look"):
+            self.files_in += summary["files"]
+            self.bytes_in += summary["bytes"]
+        if not self.files_in:
+            raise InputError(f"{self.file} leaves no files (it is empty): run `{MADE_BY}` again after a larger ingest")
+        return Seen(self.shards["look"])
 
-    def read(self) -> Iterator[Row]:
-        return read_parquet(self.file, MADE_BY)
+    def divide(self, seen: Seen) -> NDArray[np.int8]:
+        """The side of every file: its place in SPLITS, or -1 for one that is left out and told in `rejects`."""
+        hits = pc.list_value_length(seen.heads["benchmarks"]).to_numpy()
+        if (hits > 0).all():
+            raise InputError(f"{self.file} leaves no files (all share text with a benchmark): run `{MADE_BY}` again after a larger ingest")
+        done = self.work / "split.json"
+        if not done.is_file():
+            sides, largest = self._divide(seen, np.flatnonzero(hits == 0))
+            save(self.work / SIDES, sides)
+            save(self.work / FIRSTS, seen.first)
+            write_json(done, largest)
+        sides = np.load(self.work / SIDES)
+        for index in np.flatnonzero(sides < 0).tolist():
+            suites = seen.heads["benchmarks"][index].as_py()
+            reason = "benchmark" if suites else "near_heldout_repo"
+            self.rejects.append({"path": seen.name(index), "stage": "samples", "reason": reason, "value": ", ".join(suites)})
+        return sides  # type: ignore[no-any-return]
 
-    def look(self) -> list[Seen]:
-        """First pass: every file that shares nothing with a benchmark."""
-        indexes = {name: index_of(benchmark_texts(Path(name)), self.params.ngram) for name in self.params.decontaminate}
-        kept = []
-        for seen in track(in_order(_look, self.read(), self.params.workers, _load_benchmarks, indexes, self.params.ngram), "samples: look"):
-            self.files_in += 1
-            self.bytes_in += seen.head["n_bytes"]
-            if seen.benchmark:
-                self.hits[seen.benchmark] += 1
-                self.reject(seen.head, "benchmark", seen.benchmark)
-            else:
-                kept.append(seen)
-        if not kept:
-            why = "all share text with a benchmark" if self.files_in else "it is empty"
-            raise InputError(f"{self.file} leaves no files ({why}): run `{MADE_BY}` again after a larger ingest")
-        return kept
+    def _divide(self, seen: Seen, kept: Places) -> tuple[NDArray[np.int8], Row]:
+        """Sides, and the most alike pair across any two.
 
-    def divide(self, kept: list[Seen]) -> None:
-        """Give every file its split; a near-duplicate of a held-out repository's file is left out."""
-
-        def shingles_of(wanted: Iterable[int]) -> dict[int, Hashes]:
-            ids = {kept[index].head["file_id"]: index for index in wanted}
-            return {ids[row["file_id"]]: shingle_set(normalised(row["content"])) for row in self.read() if row["file_id"] in ids}
-
-        pairs = similar_pairs(np.stack([seen.signature for seen in kept]), shingles_of)
-        near = near_components(len(kept), pairs)
-        splits = assign([(seen.head["file_id"], seen.head["repo"]) for seen in kept], near, self.params)
-        self._check(crossing(pairs, splits), kept)
-        for seen, split in zip(kept, splits, strict=True):
-            if split:
-                self.split_of[_key(seen.head)] = split
-                self.split_files[split] += 1
-                self.split_bytes[split] += seen.head["n_bytes"]
-            else:
-                self.reject(seen.head, "near_heldout_repo", "")
-
-    def _check(self, largest: dict[str, Pair], kept: list[Seen]) -> None:
-        """Raises:
-        CheckFailed: a near-duplicate pair stands in two splits.
+        Raises:
+            CheckFailed: a near-duplicate pair stands on two sides.
         """
-        for sides, pair in largest.items():
-            names = [f"{kept[index].head['repo']}/{kept[index].head['path']}" for index in (pair.a, pair.b)]
-            self.largest[sides] = {"similarity": round(pair.similarity, 4), "files": names}
+        sets = write_places(seen, self.shards["look"][0].folder)
+        near = Components(kept.size)
+        for a, b in self._edges(seen, kept):
+            near.join(a, b)
+        splits = assign(_Named(seen, kept), near, self.params)
+        sides = np.full(len(seen), -1, np.int8)
+        sides[kept] = [SPLITS.index(split) if split else -1 for split in splits]
+        pairs = most_alike(seen.band, seen.sizes, seen.signatures(self.work), sides)
+        ranked = sorted((Pair(jaccard(sets.of(a), sets.of(b)), a, b) for a, b in pairs), key=lambda pair: (-pair.similarity, *pair[1:]))
+        largest = crossing(ranked, [SPLITS[side] if side >= 0 else "" for side in sides.tolist()])
+        for between, pair in largest.items():
             if pair.similarity >= NEAR:
-                raise CheckFailed(f"{names[0]} and {names[1]} are near-duplicates in {sides}: run `python -m phase1_data clean` again")
+                what = f"{seen.name(pair.a)} and {seen.name(pair.b)} are near-duplicates in {between}"
+                raise CheckFailed(f"{what}: run `python -m phase1_data clean` again")
+        return sides, {
+            between: {"similarity": round(pair.similarity, 4), "files": [seen.name(pair.a), seen.name(pair.b)]}
+            for between, pair in largest.items()
+        }
 
-    def heldout(self) -> Hashes:
-        """Second pass: runs of words of every file that is not trained on."""
-        return heldout_index(row["content"] for row in self.read() if self.split_of.get(_key(row), "train") != "train")
+    def _edges(self, seen: Seen, kept: Places) -> Iterator[tuple[int, int]]:
+        if self.engine.kind == "ray":
+            from phase1_data.join_ray import edges_on_ray
 
-    def tasks(self) -> Iterator[Task]:
-        """Third pass: the files with what their workers need."""
-        neighbours = self._neighbours() if self.params.context_rate else {}
-        shares = {split: SPARE * math.ceil(self.params.test_holes / max(self.split_files[split], 1)) for split in TEST_SPLITS}
-        for row in self.read():
-            split = self.split_of.get(_key(row))
-            if split is not None:
-                near = neighbours.get((row["repo"], split == "test_repo"))
-                others = near.of(row["path"], row["content"]) if near else []
-                yield Task(row | {"split": split}, others, shares.get(split, 0))
+            return edges_on_ray(seen, kept, BANDS, NEAR, workers=self.engine.workers)
+        return edges_here(seen, kept, BANDS, NEAR)
 
-    def _neighbours(self) -> dict[tuple[str, bool], Neighbours]:
-        """Per repository, the files that context may come from: those trained on, or the held-out repository's own."""
-        contents: dict[tuple[str, bool], dict[str, str]] = defaultdict(dict)
-        for row in self.read():
-            split = self.split_of.get(_key(row))
-            if split in ("train", "test_repo"):
-                contents[row["repo"], split == "test_repo"][row["path"]] = row["content"]
-        return {key: Neighbours(files) for key, files in contents.items()}
+    def place(self, seen: Seen, sides: NDArray[np.int8]) -> Path:
+        """Second pass; returns the index of held-out runs."""
+        pools = np.full(len(seen), -1)
+        if self.params.context_rate and self.params.context_tokens:
+            sources = np.select([sides == TRAIN, sides == TEST_REPO], [0, 1], -1)
+            pools = pool.groups_of(seen.repos.astype(np.int64), sources)
+        save(self.work / POOLS, pools)
+        shards = self.shards["place"]
+        for _ in run_shards(functools.partial(place, work=self.work), shards, self.engine, "samples: place"):
+            pass
+        heldout = self.work / "heldout.u64"
+        if not heldout.is_file():
+            merge([shard.part(RUNS) for shard in shards], heldout)
+        if not (self.work / "place" / "pool.arrow").is_file():
+            pool.write_index(pools, seen.heads["path"], shards, self.work / "place")
+        return heldout
 
-    def made(self) -> Iterator[tuple[Row, list[Row]]]:
-        """Files and their rows."""
-        setup = (self.params, self.tokenizer, self.heldout())
-        work = in_order(_cut, self.tasks(), self.params.workers, _load_cutter, *setup)
-        for file, made in track(work, "samples: cut", total=len(self.split_of)):
-            self.lost.update({f"{file['split']}: {reason}": count for reason, count in made.lost.items()})
-            yield file, made.rows
-
-    def count(self, row: Row) -> Row:
-        """Note a row that is written; return it."""
-        split = row["split"]
-        self.rows[split] += 1
-        self.kinds[split][row["span_kind"]] += 1
-        self.orders[split][row["order"]] += 1
-        self.with_context[split] += bool(row["context"])
-        self.tokens[split] += row["n_tokens"]
-        if row["order"] != "ltr":
-            self.middles[split].append(len(row["middle"]))
-        return row
+    def cut(self, seen: Seen, sides: NDArray[np.int8], heldout: Path) -> Drawn:
+        """Third pass, again for more tickets while some split has too few rows."""
+        drawn = Drawn(self.params, self.shards["look"], seen.windows, sides)
+        while wanted := drawn.wanted():
+            folder = self.work / f"cut-{len(drawn.rounds)}"
+            how = Cutting(self.params, self.tokenizer, self.work, self.work / "look", self.work / "place", heldout, wanted)
+            shards = shards_of(self.file, folder, MADE_BY)
+            for summary in run_shards(functools.partial(cut, how=how), shards, self.engine, "samples: cut"):
+                self.lost.update(summary)
+            drawn.add(folder, wanted)
+        return drawn
 
 
-def _key(row: Row) -> tuple[str, str, str]:
-    return row["repo"], row["path"], row["file_id"]
+class _Named(Sequence[tuple[str, str]]):
+    """(file_id, repo) of the files that were kept, read when asked for."""
+
+    def __init__(self, seen: Seen, kept: Places) -> None:
+        self.ids, self.repos, self.names, self.kept = seen.heads["file_id"].combine_chunks(), seen.repos, seen.repo_names, kept
+
+    def __len__(self) -> int:
+        return int(self.kept.size)
+
+    def __getitem__(self, at: Any) -> Any:
+        index = self.kept[at]
+        return self.ids[index].as_py(), self.names[self.repos[index]]
 
 
-def _lottery(seed: int, row: Row) -> str:
-    return sha256(f"{seed}:{row['sample_id']}".encode()).hexdigest()
-
-
-def evenly(by_file: list[list[Row]], wanted: int) -> list[Row]:
-    """Up to `wanted` rows, one of each file in turn."""
-    rounds = (rows[turn] for turn in range(max(map(len, by_file), default=0)) for rows in by_file if turn < len(rows))
-    return [row for _, row in zip(range(wanted), rounds, strict=False)]
-
-
-def write_rows(state: Sampling, out: Path) -> None:
-    """Write the four row files and files.parquet; all take their names at the end, or none does."""
-    seed, limit = state.params.seed, state.params.max_train
-    held: dict[str, list[list[Row]]] = defaultdict(list)
-    tickets: list[str] = []
+def write_rows(state: Sampling, drawn: Drawn, out: Path) -> dict[str, Row]:
+    """Write the four row files, files.parquet and rejects.parquet; all take their names at the end, or none does."""
     with contextlib.ExitStack() as finish:
-        path = {name: finish.enter_context(partial(out / f"{name}.parquet")) for name in (*SPLITS, "files")}
-        drawn = path["train"].with_name("drawn.parquet")
-        finish.callback(drawn.unlink, missing_ok=True)
-
-        def train() -> Iterator[Row]:
-            for file, rows in state.made():
-                if file["split"] == "train":
-                    tickets.extend(_lottery(seed, row) for row in rows if limit)
-                    yield from rows if limit else map(state.count, rows)
-                else:
-                    held[file["split"]].append(rows)
-
-        write_parquet(drawn if limit else path["train"], train(), SAMPLE)
-        if limit:
-            last = sorted(tickets)[:limit][-1:] or [""]
-            state.lost["train: max_train"] = max(len(tickets) - limit, 0)
-            chosen = (row for row in read_parquet(drawn, MADE_BY) if _lottery(seed, row) <= last[0])
-            write_parquet(path["train"], map(state.count, chosen), SAMPLE)
-        if not state.rows["train"]:
+        path = {name: finish.enter_context(partial(out / f"{name}.parquet")) for name in (*SPLITS, "files", "rejects")}
+        for split in SPLITS:
+            join_tables(path[split], drawn.chosen(split), SAMPLE)
+        counts = {split: _rows_of(path[split]) for split in SPLITS}
+        if not counts["train"]["rows"]:
             most = state.lost.most_common(1)
-            raise InputError(
-                f"no row to train on (most holes lost as {most[0][0] if most else 'nothing'!r}): raise samples.row_tokens or ingest more"
-            )
-        write_parquet(path["valid"], map(state.count, (row for rows in held["valid"] for row in rows)), SAMPLE)
-        for split in TEST_SPLITS:
-            chosen_rows = evenly(held[split], state.params.test_holes)
-            write_parquet(path[split], map(state.count, chosen_rows), SAMPLE)
-        write_parquet(
-            path["files"], (row | {"split": state.split_of[_key(row)]} for row in state.read() if _key(row) in state.split_of), FILE
-        )
+            why = f"most holes lost as {most[0][0] if most else 'nothing'!r}"
+            raise InputError(f"no row to train on ({why}): raise samples.row_tokens or ingest more")
+        join_parts(path["files"], [shard.part() for shard in state.shards["place"]], FILE)
+        write_parquet(path["rejects"], state.rejects, REJECT)
+    return counts
 
 
-def counts_of(state: Sampling) -> Row:
+def _rows_of(path: Path) -> Row:
+    """What a file of rows holds, in numbers."""
+    kinds: Counter[str] = Counter()
+    orders: Counter[str] = Counter()
+    middles: Counter[int] = Counter()  # by characters
+    total: Counter[str] = Counter(rows=0, tokens=0, with_context=0)
+    for table in read_groups(path, MADE_BY, ["order", "span_kind", "middle", "context", "n_tokens"]):
+        kinds.update(table["span_kind"].to_pylist())
+        orders.update(table["order"].to_pylist())
+        holes = table.filter(pc.not_equal(table["order"], "ltr"))
+        middles.update(pc.utf8_length(holes["middle"]).to_pylist())
+        context = pc.sum(pc.greater(pc.list_value_length(table["context"]), 0)).as_py() or 0
+        total.update(rows=len(table), tokens=pc.sum(table["n_tokens"]).as_py() or 0, with_context=context)
+    return {
+        **total,
+        "orders": dict(sorted(orders.items())),
+        "span_kinds": dict(sorted(kinds.items())),
+        "middle_characters": percentiles(middles),
+    }
+
+
+def counts_of(state: Sampling, seen: Seen, sides: NDArray[np.int8], drawn: Drawn, rows: dict[str, Row]) -> Row:
     """What the manifest and the card say of this step."""
-    short = {split: state.params.test_holes - state.rows[split] for split in TEST_SPLITS if state.split_files[split]}
+    n_bytes = seen.heads["n_bytes"].to_numpy()
+    files = {
+        split: {"files": int((sides == number).sum()), "bytes": int(n_bytes[sides == number].sum())} for number, split in enumerate(SPLITS)
+    }
+    short = {split: state.params.test_holes - rows[split]["rows"] for split in TEST_SPLITS if files[split]["files"]}
+    lost = state.lost.copy()
+    if state.params.max_train:
+        cut_in_vain = sum(count for reason, count in lost.items() if reason.startswith("train: "))
+        lost["train: max_train"] = drawn.planned("train") - cut_in_vain - rows["train"]["rows"]
+    hits: Counter[str] = Counter(pc.list_flatten(seen.heads["benchmarks"]).to_pylist())
     return {
         "files_in": state.files_in,
         "bytes_in": state.bytes_in,
-        "files": sum(state.split_files.values()),
-        "bytes": sum(state.split_bytes.values()),
-        "dropped": dict(sorted(state.dropped.items())),
-        "holes_lost": dict(sorted(state.lost.items())),
+        "files": sum(split["files"] for split in files.values()),
+        "bytes": sum(split["bytes"] for split in files.values()),
+        "dropped": dict(sorted(Counter(reject["reason"] for reject in state.rejects).items())),
+        "holes_lost": {reason: count for reason, count in sorted(lost.items()) if count},
         "test_holes_short": {split: missing for split, missing in short.items() if missing > 0},
-        "benchmark_hits": {name: state.hits[name] for name in state.params.decontaminate},
-        "largest_similarity": state.largest,
-        "splits": {
-            split: {
-                "files": state.split_files[split],
-                "bytes": state.split_bytes[split],
-                "rows": state.rows[split],
-                "tokens": state.tokens[split],
-                "with_context": state.with_context[split],
-                "orders": dict(sorted(state.orders[split].items())),
-                "span_kinds": dict(sorted(state.kinds[split].items())),
-                "middle_characters": percentiles(state.middles[split]),
-            }
-            for split in SPLITS
-        },
+        "benchmark_hits": {name: hits[name] for name in state.params.decontaminate},
+        "largest_similarity": read_json(state.work / "split.json", MADE_BY),
+        "splits": {split: files[split] | rows[split] | {"holes": drawn.planned(split)} for split in SPLITS},
     }
 
 
-def percentiles(values: list[int]) -> dict[str, int]:
-    """Median, 90th and 99th percentile and maximum; empty for no values."""
-    if not values:
+def percentiles(counted: Counter[int]) -> dict[str, int]:
+    """Median, 90th and 99th percentile and maximum of values with their number; empty for none."""
+    if not counted:
         return {}
-    ranked = sorted(values)
-    return {
-        name: ranked[min(int(len(ranked) * share), len(ranked) - 1)]
-        for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1))
-    }
+    values = sorted(counted)
+    upto = np.cumsum([counted[value] for value in values])
+    total = int(upto[-1])
+    shares = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1))
+    return {name: values[int(np.searchsorted(upto, min(int(total * share), total - 1), side="right"))] for name, share in shares}
 
 
 def run(source: Path, out: Path, params: SamplesParams, reports: Path) -> Row:
     """Write the rows under `out` and the card under `reports`; return the counts."""
     run = Run("samples", out)
-    state = Sampling(source, params)
-    kept = state.look()
-    state.divide(kept)
-    write_rows(state, out)
-    write_parquet(out / "rejects.parquet", state.rejects, REJECT)
-    counts = counts_of(state)
-    run.finish({"samples": params}, [state.file, state.tokenizer], counts, ["tokenizers", "rensa", "numpy", "pyarrow"], seed=params.seed)
+    state = Sampling(source, out, params)
+    with run.step("look") as step:
+        step.bytes = pending_bytes(state.shards["look"])
+        seen = state.look()
+    with run.step("split"):
+        sides = state.divide(seen)
+    with run.step("place") as step:
+        step.bytes = pending_bytes(state.shards["place"])
+        heldout = state.place(seen, sides)
+    with run.step("cut") as step:
+        drawn = state.cut(seen, sides, heldout)
+        step.bytes = state.bytes_in
+    with run.step("write"):
+        counts = counts_of(state, seen, sides, drawn, write_rows(state, drawn, out))
+    inputs = [state.file, state.tokenizer, *map(Path, params.decontaminate)]
+    run.finish({"samples": params}, inputs, counts, ["tokenizers", "rensa", "numpy", "pyarrow"], seed=params.seed)
+    remove_work(state.work)
     card.run(out.parent, reports)
     return counts

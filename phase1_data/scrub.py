@@ -1,29 +1,31 @@
 """Replace secrets and personal data before anything else sees the files.
 
 In:  clean/files.parquet
-Out: files.parquet with `redactions`, rejects.parquet, manifest.json (counts by kind and rule, never a value)
+Out: files.parquet with `redactions`, rejects.parquet, manifest.json (counts by kind and rule, kinds per MB, never a value)
 
-A file is dropped when too much of it was masked or when it no longer parses though it did. What was written is read
-again and searched again; anything found fails the stage.
+A file is dropped when too much of it was masked or when it no longer parses though it did. What was written of a shard is
+read again from the disk and searched again; anything found fails the stage.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from core.errors import CheckFailed
 from core.manifest import Run
-from core.progress import track
-from core.records import FILE, REJECT, Row, partial, read_parquet, write_parquet
+from core.records import FILE, REJECT, Row, partial, write_table
 from core.scrub import Finding, find, mask
 from core.syntax import line_of, parses
+from phase1_data.engine import Engine, Shard, join_parts, pending_bytes, remove_work, run_shards, shards_of, work_folder
 from phase1_data.params import ScrubParams
 from phase1_data.quality import measure
-from phase1_data.workers import in_order
 
 MADE_BY = "python -m phase1_data clean"
 SHOWN = 5  # leaks named in the error
@@ -64,43 +66,44 @@ def leaks(row: Row) -> list[tuple[str, int, Finding]]:
     return [(where, line_of(row["content"], finding.start) + 1, finding) for finding in find(row["content"])]
 
 
-class Scrubbing:
-    """State of one run: counts, and rejects as they fall."""
+def scrub_shard(shard: Shard, params: ScrubParams) -> Row:
+    """Mask the files of a row group, write those that stay, and search what was written."""
+    kept: list[Row] = []
+    rejects: list[Row] = []
+    counts: Counter[str] = Counter()
+    for row in shard.table().to_pylist():
+        done = scrub(row, params.max_masked_share)
+        counts["files_in"] += 1
+        counts["bytes_in"] += row["n_bytes"]
+        for redaction in done.row["redactions"]:
+            counts[f"kind_{redaction['kind']}"] += 1
+            counts[f"rule_{redaction['rule']}"] += 1
+        counts["files_masked"] += bool(done.row["redactions"])
+        if done.reason:
+            counts[f"dropped_{done.reason}"] += 1
+            path = f"{row['repo']}/{row['path']}"
+            rejects.append({"path": path, "stage": "scrub", "reason": done.reason, "value": done.value})
+        else:
+            counts["files"] += 1
+            counts["bytes"] += len(done.row["content"].encode())
+            kept.append(done.row)
+    write_table(shard.part(), pa.Table.from_pylist(kept, FILE))
+    write_table(shard.part(".rejects.parquet"), pa.Table.from_pylist(rejects, REJECT))
+    return {"counts": counts, "left": check(shard.part())}
 
-    def __init__(self, params: ScrubParams) -> None:
-        self.params = params
-        self.counts: Counter[str] = Counter()
-        self.rejects: list[Row] = []
 
-    def rows(self, source: Path) -> Iterator[Row]:
-        """The files that stay, masked, in the order they came."""
-        work = functools.partial(scrub, max_masked_share=self.params.max_masked_share)
-        for done in track(in_order(work, read_parquet(source / "files.parquet", MADE_BY), self.params.workers), "scrub: mask"):
-            self.counts["files_in"] += 1
-            for redaction in done.row["redactions"]:
-                self.counts[f"kind_{redaction['kind']}"] += 1
-                self.counts[f"rule_{redaction['rule']}"] += 1
-            self.counts["files_masked"] += bool(done.row["redactions"])
-            if done.reason:
-                self.counts[f"dropped_{done.reason}"] += 1
-                path = f"{done.row['repo']}/{done.row['path']}"
-                self.rejects.append({"path": path, "stage": "scrub", "reason": done.reason, "value": done.value})
-                continue
-            self.counts["files"] += 1
-            self.counts["bytes"] += len(done.row["content"].encode())
-            yield done.row
+def check(written: Path) -> list[str]:
+    """Where something is left in a written part, and of which kind and rule; never the value."""
+    found = []
+    for row in pq.read_table(written, columns=["repo", "path", "content"]).to_pylist():
+        found += [f"{where}:{line} ({finding.kind}, {finding.rule})" for where, line, finding in leaks(row)]
+    return found
 
-    def check(self, written: Path) -> None:
-        """Search the written file again.
 
-        Raises:
-            CheckFailed: something is left; names path, line and kind, never the value.
-        """
-        rows = read_parquet(written, "python -m phase1_data scrub", ["repo", "path", "content"])
-        found = [leak for leaking in track(in_order(leaks, rows, self.params.workers), "scrub: check") for leak in leaking]
-        if found:
-            named = ", ".join(f"{where}:{line} ({finding.kind}, {finding.rule})" for where, line, finding in found[:SHOWN])
-            raise CheckFailed(f"{len(found)} left after masking: {named}: a fault of core/scrub.py; exclude the file and report its rule")
+def per_mb(counts: Counter[str]) -> dict[str, float]:
+    """Redactions of each kind per MB of text that came in."""
+    kinds = {name.removeprefix("kind_"): count for name, count in sorted(counts.items()) if name.startswith("kind_")}
+    return {kind: round(count / max(counts["bytes_in"], 1) * 1e6, 3) for kind, count in kinds.items()}
 
 
 def run(source: Path, out: Path, params: ScrubParams) -> Counter[str]:
@@ -111,11 +114,24 @@ def run(source: Path, out: Path, params: ScrubParams) -> Counter[str]:
         CheckFailed: a finding in the output; no files.parquet is left behind.
     """
     run = Run("scrub", out)
-    state = Scrubbing(params)
-    with partial(out / "files.parquet") as unchecked:
-        write_parquet(unchecked, state.rows(source), FILE)
-        state.check(unchecked)
-    write_parquet(out / "rejects.parquet", state.rejects, REJECT)
-    counts = dict(sorted(state.counts.items())) | {"residual": 0}
-    run.finish({"scrub": params}, [source / "files.parquet"], counts, ["detect-secrets", "pyarrow"])
-    return state.counts
+    files = source / "files.parquet"
+    work = work_folder(out, "scrub", params, [files])
+    shards = shards_of(files, work / "mask", MADE_BY)
+    counts: Counter[str] = Counter()
+    left: list[str] = []
+    with run.step("mask") as step:
+        step.bytes = pending_bytes(shards)
+        for summary in run_shards(functools.partial(scrub_shard, params=params), shards, Engine.of(params), "scrub: mask"):
+            counts.update(summary["counts"])
+            left += summary["left"]
+    if left:
+        remove_work(work)
+        named = ", ".join(left[:SHOWN])
+        raise CheckFailed(f"{len(left)} left after masking: {named}: a fault of core/scrub.py; exclude the file and report its rule")
+    with contextlib.ExitStack() as together:
+        for name, suffix, schema in (("files", ".parquet", FILE), ("rejects", ".rejects.parquet", REJECT)):
+            join_parts(together.enter_context(partial(out / f"{name}.parquet")), [shard.part(suffix) for shard in shards], schema)
+    said = dict(sorted(counts.items())) | {"residual": 0, "per_mb": per_mb(counts)}
+    run.finish({"scrub": params}, [files], said, ["detect-secrets", "pyarrow"])
+    remove_work(work)
+    return counts

@@ -1,6 +1,6 @@
 """Put every file on one side: trained on, or tested on.
 
-In:  files with their repository, MinHash signatures of their contents
+In:  files with their repository, near-duplicates among them (phase1_data.join)
 Out: train | valid | test_file | test_repo per file; the largest similarity found across sides
 
 Whole repositories go to test_repo; of the others, some files go to test_file and valid. What is moved is always a whole
@@ -11,8 +11,7 @@ does not matter, and a file that is added moves few others.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -20,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import InputError
-from phase1_data.dedup import Components, candidates
+from phase1_data.dedup import Components, Places, pairs_of_band
 from phase1_data.params import SamplesParams
-from phase1_data.shingles import Hashes, jaccard
 
 NEAR = 0.7  # Jaccard of token 5-grams; bigcode-dataset
 PERMUTATIONS = 256
 BAND_ROWS = 5  # 51 bands of 5 propose a pair at 0.7 with probability 0.9999, one at 0.5 with 0.80
-DOUBT = 0.12  # four standard deviations of an estimate from 256 permutations
+BANDS = PERMUTATIONS // BAND_ROWS
+LEAST = 0.2  # files that differ more in size are not looked at when the most alike across sides are sought
+CHECKED = 32  # of those that seem most alike across two sides, so many are compared: an estimate is off by 0.03
 SPLITS = ("train", "valid", "test_file", "test_repo")
 
 
@@ -39,31 +39,8 @@ class Pair(NamedTuple):
     b: int
 
 
-def similar_pairs(signatures: NDArray[np.uint32], shingles_of: Callable[[Iterable[int]], dict[int, Hashes]], top: int = 200) -> list[Pair]:
-    """Pairs that may be near-duplicates, and the `top` most alike below that, with their true similarity, most alike first."""
-    size = len(signatures)
-    codes = [a * size + b for group in candidates(signatures, BAND_ROWS) for i, a in enumerate(group) for b in group[i + 1 :]]
-    pairs = np.unique(np.array(codes, np.int64))
-    left, right = pairs // max(size, 1), pairs % max(size, 1)
-    estimate = np.array([(signatures[a] == signatures[b]).mean() for a, b in zip(left, right, strict=True)])
-    order = np.lexsort((pairs, -estimate))
-    wanted = [i for rank, i in enumerate(order) if rank < top or estimate[i] >= NEAR - DOUBT]
-    shingles = shingles_of({int(i) for i in (*left[wanted], *right[wanted])})
-    found = [Pair(jaccard(shingles[int(left[i])], shingles[int(right[i])]), int(left[i]), int(right[i])) for i in wanted]
-    return sorted(found, key=lambda pair: (-pair.similarity, pair.a, pair.b))
-
-
-def near_components(size: int, pairs: Iterable[Pair]) -> Components:
-    """Components of files joined by pairs of at least NEAR."""
-    found = Components(size)
-    for pair in pairs:
-        if pair.similarity >= NEAR:
-            found.join(pair.a, pair.b)
-    return found
-
-
-def _rank(seed: int, name: str) -> str:
-    return sha256(f"{seed}:{name}".encode()).hexdigest()
+def _rank(seed: int, name: str) -> bytes:
+    return sha256(f"{seed}:{name}".encode()).digest()
 
 
 def heldout_repos(repos: Iterable[str], params: SamplesParams) -> set[str]:
@@ -88,38 +65,73 @@ def assign(files: Sequence[tuple[str, str]], near: Components, params: SamplesPa
         InputError: a held-out repository that is not there, or nothing left to train on.
     """
     outside = heldout_repos((repo for _, repo in files), params)
-    members: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(files)):
-        members[near.root(index)].append(index)
-    splits = [""] * len(files)
-    free: list[tuple[str, list[int]]] = []
-    for group in members.values():
-        held = [index for index in group if files[index][1] in outside]
-        for index in held:
-            splits[index] = "test_repo"
-        if not held:
-            free.append((_rank(params.seed, f"file:{min(files[index][0] for index in group)}"), group))
-    free.sort()
-    total = sum(len(group) for _, group in free)
-    quotas = [("test_file", math.ceil(total * params.heldout_file_share)), ("valid", math.ceil(total * params.valid_share))]
-    for name, quota in quotas:
-        while quota > 0 and free:
-            _, group = free.pop(0)
-            quota -= len(group)
-            for index in group:
-                splits[index] = name
-    for _, group in free:
-        for index in group:
-            splits[index] = "train"
-    if not free:
+    held = np.fromiter((repo in outside for _, repo in files), bool, len(files))
+    roots = near.roots()
+    groups, first, size = np.unique(roots, return_index=True, return_counts=True)
+    group_of = np.searchsorted(groups, roots)
+    taken = np.zeros(groups.size, bool)
+    taken[group_of[held]] = True
+    splits = np.where(held, SPLITS.index("test_repo"), -1).astype(np.int8)
+    free = np.flatnonzero(~taken)
+    ranks = _ranks(files, first[free], np.flatnonzero((size[group_of] > 1) & ~taken[group_of]), group_of, free, params.seed)
+    free = free[np.argsort(ranks, kind="stable")]
+    of_group = np.full(groups.size, -1, np.int8)
+    ends, at, total = np.cumsum(size[free]), 0, int(size[free].sum())
+    for name, share in (("test_file", params.heldout_file_share), ("valid", params.valid_share)):
+        quota, before = math.ceil(total * share), int(ends[at - 1]) if at else 0
+        stop = min(int(np.searchsorted(ends, before + quota)) + 1, free.size) if quota else at
+        of_group[free[at:stop]] = SPLITS.index(name)
+        at = stop
+    of_group[free[at:]] = SPLITS.index("train")
+    if at >= free.size:
         raise InputError(
             "no file is left to train on: lower samples.heldout_*_share or name fewer heldout_repos in params.yaml, or ingest more"
         )
-    return splits
+    splits = np.where(taken[group_of], splits, of_group[group_of])
+    return [SPLITS[split] if split >= 0 else "" for split in splits.tolist()]
+
+
+def _ranks(
+    files: Sequence[tuple[str, str]], alone: Places, grouped: Places, group_of: Places, free: Places, seed: int
+) -> NDArray[np.bytes_]:
+    """A hash per free group, of the smallest file_id in it."""
+    smallest = {int(group_of[index]): "" for index in grouped}
+    for index in grouped.tolist():
+        group, name = int(group_of[index]), files[index][0]
+        smallest[group] = min(smallest[group] or name, name)
+    names = (smallest.get(group) or files[index][0] for group, index in zip(free.tolist(), alone.tolist(), strict=True))
+    return np.array([_rank(seed, f"file:{name}")[:16] for name in names], "S16")
+
+
+def most_alike(
+    band: Callable[[int], NDArray[np.uint64]], sizes: Places, signatures: NDArray[np.uint32], sides: NDArray[np.int8]
+) -> Iterator[tuple[int, int]]:
+    """For every two sides, the pairs across them that seem most alike by their signatures.
+
+    Args:
+        band: hashes of a band, one per file.
+        sides: place of each file in SPLITS, -1 for a file that is left out.
+    """
+    best: dict[int, dict[int, float]] = {}
+    for number in range(BANDS):
+        for left, right in pairs_of_band(band(number), sizes, LEAST):
+            across = (sides[left] != sides[right]) & (sides[left] >= 0) & (sides[right] >= 0)
+            for at in range(0, int(across.sum()), 4096):
+                a, b = left[across][at : at + 4096], right[across][at : at + 4096]
+                estimate = (signatures[a] == signatures[b]).mean(axis=1)
+                between = np.minimum(sides[a], sides[b]).astype(int) * len(SPLITS) + np.maximum(sides[a], sides[b])
+                for pair in np.unique(between).tolist():
+                    here = np.flatnonzero(between == pair)
+                    top = here[np.lexsort((b[here], a[here], -estimate[here]))][:CHECKED]
+                    found = best.setdefault(pair, {})
+                    found.update(zip((a[top] * len(sides) + b[top]).tolist(), estimate[top].tolist(), strict=True))
+                    best[pair] = dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))[:CHECKED])
+    for found in best.values():
+        yield from (divmod(code, len(sides)) for code in found)
 
 
 def crossing(pairs: Iterable[Pair], splits: Sequence[str]) -> dict[str, Pair]:
-    """The most alike pair found between any two splits, by "train|valid" and the like."""
+    """The most alike pair between any two splits, by "train|valid" and the like; the pairs come most alike first."""
     largest: dict[str, Pair] = {}
     for pair in pairs:
         sides = sorted((splits[pair.a], splits[pair.b]))

@@ -51,6 +51,7 @@ CLEAN = {
     "drop_unparsable": True,
     "dedup_threshold": 0.7,
     "dedup_permutations": 256,
+    "engine": "local",
     "workers": 1,
 }
 SAMPLES = {
@@ -74,6 +75,7 @@ SAMPLES = {
     "max_train": 0,
     "decontaminate": [],
     "ngram": 10,
+    "engine": "local",
     "workers": 1,
 }
 
@@ -124,7 +126,7 @@ def params_file(tmp_path: Path, tokenizer_file: Path) -> Callable[..., Path]:
         profile = {
             "ingest": ingest | changed.get("ingest", {}),
             "clean": CLEAN | changed.get("clean", {}),
-            "scrub": {"max_masked_share": 0.05, "workers": 1} | changed.get("scrub", {}),
+            "scrub": {"max_masked_share": 0.05, "engine": "local", "workers": 1} | changed.get("scrub", {}),
             "samples": SAMPLES | {"tokenizer": str(tokenizer_file)} | changed.get("samples", {}),
         }
         file = tmp_path / "params.yaml"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,8 +18,16 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def fake_hub(files: dict[str, bytes], refuse: tuple[int, str] | None = None) -> Iterator[str]:
-    """Serve one set, whatever id is asked for; `refuse` is the status and X-Error-Code of every answer."""
+def fake_hub(
+    files: dict[str, bytes], refuse: tuple[int, str] | None = None, stuck: str = "", served: list[str] | None = None
+) -> Iterator[str]:
+    """Serve one set, whatever id is asked for.
+
+    Args:
+        refuse: status and X-Error-Code of every answer.
+        stuck: a file of which nothing comes for a minute.
+        served: takes the name of each file whose content is asked for.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -65,6 +74,10 @@ def fake_hub(files: dict[str, bytes], refuse: tuple[int, str] | None = None) -> 
                 self.answer(404, X_Error_Code="EntryNotFound", X_Error_Message="no such file")
                 return
             body = files[name]
+            if served is not None and self.command == "GET":
+                served.append(name)
+            if name == stuck and self.command == "GET":
+                time.sleep(60)
             ranged = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
             if ranged:
                 first, last = int(ranged[1]), min(int(ranged[2] or len(body) - 1), len(body) - 1)
@@ -76,6 +89,8 @@ def fake_hub(files: dict[str, bytes], refuse: tuple[int, str] | None = None) -> 
         return {"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40}
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

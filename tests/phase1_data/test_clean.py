@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from core.records import read_json, read_parquet
-from phase1_data import dedup
+from phase1_data import dedup, join, shingles
+from phase1_data.clean import HEAD, judge
 from phase1_data.cli import app
 from phase1_data.params import CleanParams
 from phase1_data.quality import broken_rules, measure
@@ -81,6 +82,21 @@ def test_hashed_similarity_equals_that_of_the_grams_themselves(a, b):
     assert gram_hashes(a, 5).size == max(len(a) - 4, 0)
 
 
+@given(st.lists(st.sampled_from(["def", "x_1", "naïve", "变量", "é", "0"]), max_size=60), st.sampled_from([" ", "\n", "(."]))
+def test_words_are_told_apart_in_any_alphabet_and_wherever_a_text_is_cut(words, gap):
+    text = gap.join(words)
+    whole = shingle_set(text)
+    assert whole.size == len({tuple(words[at : at + 5]) for at in range(max(len(words) - 4, 0))}) or len(words) < 5
+    cut = np.concatenate([shingles._word_hashes(piece) for piece in pieces(text.encode(), 16)])
+    assert np.array_equal(cut, shingles._word_hashes(text.encode()))
+
+
+def pieces(data: bytes, size: int) -> list[bytes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shingles, "PIECE", size)
+        return list(shingles._pieces(data))
+
+
 def test_banding_finds_nearly_every_pair_at_the_threshold():
     rows = dedup.rows_per_band(0.7, 256)
     assert 1 - (1 - 0.7**rows) ** (256 // rows) >= dedup.RECALL
@@ -89,7 +105,7 @@ def test_banding_finds_nearly_every_pair_at_the_threshold():
     for _ in range(200):
         shared, a, b = (rng.integers(0, 2**63, size, dtype=np.uint64) for size in (700, 150, 150))
         signatures = np.stack([dedup.signature(np.unique(np.concatenate([shared, own])), 256) for own in (a, b)])  # Jaccard 0.7
-        found += any(dedup.candidates(signatures, rows))
+        found += any(True for keys in dedup.band_keys(signatures, rows) for _ in dedup.pairs_of_band(keys, np.array([850, 850]), 0.7))
     assert found >= 194  # 0.99 of 200, less two standard deviations
 
 
@@ -109,12 +125,11 @@ def test_copies_go_and_the_best_stays(tmp_path, params_file, repo):
 
 
 def test_a_permissive_copy_is_preferred():
-    rows = [
-        {"license": "GPL-3.0-only", "source": "folder", "n_bytes": 99, "file_id": "a"},
-        {"license": "MIT", "source": "hub:x", "n_bytes": 50, "file_id": "b"},
-        {"license": "MIT", "source": "folder", "n_bytes": 40, "file_id": "c"},
-    ]
-    assert dedup.keep_best(rows)["file_id"] == "c"
+    files = [("GPL-3.0-only", "folder", 99, "a"), ("MIT", "hub:x", 50, "b"), ("MIT", "folder", 40, "d"), ("MIT", "folder", 40, "c")]
+    identities = np.zeros(len(files), join.IDENTITY)
+    for number, (license_id, source, size, file_id) in enumerate(files):
+        identities[number] = (tuple(join.words_of(file_id * 64)), (0, 0), size, dedup.preference(license_id, source), False)
+    assert list(join.best_first(identities, np.zeros(len(files)))) == [3, 2, 1, 0]
 
 
 def test_every_drop_is_counted_and_the_rest_is_measured(tmp_path, params_file, repo):
@@ -128,6 +143,41 @@ def test_every_drop_is_counted_and_the_rest_is_measured(tmp_path, params_file, r
     assert counts["bytes_in"] == counts["bytes"] + sum(counts["dropped_bytes"].values())
     row = kept["pkg/mod0.py"]
     assert row["parses"] is True and row["n_lines"] == len(row["content"].removesuffix("\n").split("\n")) and row["generated"] is False
+
+
+def test_every_file_is_measured_whatever_ended_it(tmp_path, params_file, repo):
+    root = repo("lib", 4)
+    original = (root / "pkg/mod0.py").read_text()
+    (root / "gpl.py").write_text("# SPDX-License-Identifier: GPL-3.0-only\nx = '" + "a" * 1200 + "'\n")
+    (root / "exact.py").write_text(original)
+    near = original + "\nlast_line_only_here = 1\n"
+    (root / "near.py").write_text(near)
+    (root / "near_too.py").write_text(near)
+    kept, rejects = cleaned(tmp_path, params_file([{"kind": "folder", "paths": [str(root)], "license": None}]))
+    rows = {row["path"]: row for row in read_parquet(tmp_path / "out/clean/properties.parquet", "")}
+    assert len(rows) == 8 and "content" not in rows["gpl.py"]
+    gpl = rows["gpl.py"]
+    assert gpl["rule_breaks"] == ["license", "min_lines", "max_line", "mean_line"]
+    assert (gpl["reason"], gpl["max_line"], gpl["parses"], gpl["dup_cluster"], gpl["similarity"]) == ("license", 1206, True, "", None)
+    assert {path: row["reason"] for path, row in rows.items() if row["reason"]} == {path: reason for path, (reason, _) in rejects.items()}
+    best = kept[next(path for path in kept if path.startswith("near"))]["file_id"]
+    for path in ("exact.py", "pkg/mod0.py", *{"near.py", "near_too.py"} - kept.keys()):
+        assert rows[path]["dup_of"] == best and rows[path]["dup_cluster"] == kept["near.py"]["dup_cluster"]
+    true = jaccard(shingle_set(dedup.normalised(original)), shingle_set(dedup.normalised(near)))
+    assert rows["exact.py"]["similarity"] == rows["pkg/mod0.py"]["similarity"] == pytest.approx(true, abs=1e-4)
+    assert rows["near_too.py"]["similarity"] == 1.0
+    counts = read_json(tmp_path / "out/clean/manifest.json", "")["counts"]
+    assert counts["rule_alone"] == {"license": 1, "min_lines": 1, "max_line": 1, "mean_line": 1}
+
+
+def test_a_file_of_one_endless_line_is_judged_without_parsing_it():
+    params = CleanParams.model_validate(CLEAN)
+    row = dict.fromkeys(HEAD, "x") | {"license": "MIT", "lang": "python"}
+    for text in ("x = [" + "'a'," * 10_000_000 + "]", "'" * 40_000_000, "a = " * 10_000_000):
+        started = time.process_time()
+        judged = judge(row | {"content": text}, params)
+        assert time.process_time() - started < 5
+        assert judged["reason"] == "min_lines" and "max_line" in judged["rule_breaks"] and judged["parses"] is None
 
 
 def test_no_licensed_file_left_names_the_rule_and_the_way_out(tmp_path, params_file, repo):
@@ -160,5 +210,5 @@ def test_workers_change_no_byte(tmp_path, params_file, repo):
     sources = [{"kind": "folder", "paths": [str(root)], "license": None}]
     cleaned(tmp_path, params_file(sources, clean={"workers": 1}), "one")
     cleaned(tmp_path, params_file(sources, clean={"workers": 2}), "two")
-    for name in ("files.parquet", "rejects.parquet"):
+    for name in ("files.parquet", "rejects.parquet", "properties.parquet"):
         assert (tmp_path / "one/clean" / name).read_bytes() == (tmp_path / "two/clean" / name).read_bytes()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import json
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from core.errors import InputError
@@ -13,10 +20,11 @@ from core.fim import Chunk, Hole
 from core.records import read_json, read_parquet
 from phase1_data.cli import app
 from phase1_data.decontaminate import RUN, heldout_index, shared
-from phase1_data.samples import evenly
+from phase1_data.params import SamplesParams
+from phase1_data.rows import LAST_TICKET, ROUND, draw
 from phase1_data.tokenizer import Ruler, locate
 
-from .conftest import code
+from .conftest import SAMPLES, code
 
 SPLITS = ("train", "valid", "test_file", "test_repo")
 
@@ -95,7 +103,7 @@ def test_neither_workers_nor_a_second_run_change_a_byte(tmp_path, params_file, s
     assert (tmp_path / "one/reports/data_card.json").read_bytes() == first
     make(tmp_path, params_file(sources, samples=changed | {"workers": 2}, **workers), "two")
     outputs = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.parquet")]
-    assert len(outputs) == 12
+    assert len(outputs) == 13
     for path in outputs:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes(), path
 
@@ -104,7 +112,10 @@ def test_max_train_takes_a_sample_of_the_same_rows(tmp_path, params_file, source
     every = {row["sample_id"] for row in make(tmp_path, params_file(sources), "all")["train"]}
     some = {row["sample_id"] for row in make(tmp_path, params_file(sources, samples={"max_train": 50}), "some")["train"]}
     assert len(some) == 50 and some < every
-    assert read_json(tmp_path / "some/samples/manifest.json", "")["counts"]["holes_lost"]["train: max_train"] == len(every) - 50
+    for name, rows in (("all", len(every)), ("some", 50)):  # every hole is a row, or is counted
+        counts = read_json(tmp_path / name / "samples/manifest.json", "")["counts"]
+        lost = sum(count for reason, count in counts["holes_lost"].items() if reason.startswith("train: "))
+        assert rows + lost == counts["splits"]["train"]["holes"]
 
 
 def test_too_little_code_for_the_test_is_counted(tmp_path, params_file, sources):
@@ -125,6 +136,25 @@ def test_a_benchmark_is_kept_out_and_named(tmp_path, params_file, sources):
     assert read_json(tmp_path / "out/reports/data_card.json", "")["benchmark_hits"] == {str(bench): 1}
 
 
+def test_every_suite_counts_its_hits_and_a_missing_one_stops_before_any_work(tmp_path, params_file, sources):
+    texts = [(tmp_path / f"first/pkg/mod{number}.py").read_text() for number in (5, 6)]
+    one, two, three = (tmp_path / name for name in ("one.jsonl", "two.jsonl.gz", "three.parquet"))
+    one.write_text(json.dumps({"solution": texts[0]}) + "\n")
+    two.write_bytes(gzip.compress("\n".join(json.dumps({"prompt": text}) for text in texts).encode()))
+    pq.write_table(pa.table({"text": ["nothing of ours"]}), three)
+    suites = [str(one), str(two), str(three)]
+    make(tmp_path, params_file(sources, samples={"decontaminate": suites}))
+    counts = read_json(tmp_path / "out/samples/manifest.json", "")["counts"]
+    assert counts["benchmark_hits"] == {str(one): 1, str(two): 2, str(three): 0} and counts["dropped"] == {"benchmark": 2}
+    rejects = {row["path"]: row["value"] for row in read_parquet(tmp_path / "out/samples/rejects.parquet", "")}
+    assert rejects == {"first/pkg/mod5.py": f"{one}, {two}", "first/pkg/mod6.py": str(two)}
+    three.unlink()
+    shutil.rmtree(tmp_path / "out/samples")
+    done = command("samples", params_file(sources, samples={"decontaminate": suites}), tmp_path / "out")
+    assert done.exit_code == 2 and f"{three} is missing" in done.stderr and "look" not in done.stderr
+    assert not (tmp_path / "out/.work").exists()
+
+
 def test_the_card_adds_up(tmp_path, params_file, sources):
     make(tmp_path, params_file(sources))
     card = read_json(tmp_path / "out/reports/data_card.json", "")
@@ -137,10 +167,23 @@ def test_the_card_adds_up(tmp_path, params_file, sources):
     assert all(f"## {head}" in page for head in ("What each step left", "Licences", "Masked", "Rows", "Across splits")) and "MIT" in page
 
 
-def test_rows_are_spread_over_files():
-    by_file = [[{"n": f"{file}{turn}"} for turn in range(length)] for file, length in (("a", 5), ("b", 1), ("c", 3))]
-    assert [row["n"] for row in evenly(by_file, 6)] == ["a0", "b0", "c0", "a1", "c1", "a2"]
-    assert len(evenly(by_file, 99)) == 9 and evenly([], 5) == []
+def test_test_holes_are_spread_over_files_and_windows(samples_params):
+    params = samples_params()
+    by_file = {name: draw("test_file", name, windows, params, -1, 4 * ROUND - 1) for name, windows in (("a", 9), ("b", 1), ("c", 3))}
+    assert [len(picks) for picks in by_file.values()] == [4, 4, 4]
+    ranked = sorted((pick.ticket, name) for name, picks in by_file.items() for pick in picks)
+    assert all({name for _, name in ranked[turn : turn + 3]} == set("abc") for turn in (0, 3, 6, 9))  # one of each file in turn
+    assert len({pick.window for pick in by_file["a"]}) == 4 and {pick.hole for pick in by_file["b"]} == {0, 1, 2, 3}
+
+
+@given(windows=st.integers(0, 40), cuts=st.lists(st.integers(0, LAST_TICKET), max_size=4), split=st.sampled_from(SPLITS))
+def test_every_hole_is_drawn_once_however_the_tickets_are_divided(windows, cuts, split):
+    params = SamplesParams.model_validate(SAMPLES)
+    every = draw(split, "repo/path:id", windows, params, -1, LAST_TICKET)
+    edges = [-1, *sorted(cuts), LAST_TICKET]
+    assert every == [pick for low, high in itertools.pairwise(edges) for pick in draw(split, "repo/path:id", windows, params, low, high)]
+    assert len({pick[1:] for pick in every}) == windows * (16 if split.startswith("test") else params.holes_per_window)
+    assert every == sorted(every) and all(pick.window < windows for pick in every)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ FILES = {
     "all_secret.py": f'x = "{TOKEN}"\n',
     "breaks.py": f"{BODY}\nDB_PASSWORD=a1b2c3d4e5f6g7h8i9\n",
 }
-PARAMS = ScrubParams(max_masked_share=0.05, workers=1)
+PARAMS = ScrubParams(max_masked_share=0.05, engine="local", workers=1)
 
 
 def a_file(path: str, content: str) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def test_dropped_files_are_counted_with_their_reason(clean: Path, tmp_path: Path
     assert counts["dropped_masked_share"] == counts["dropped_redaction_broke_syntax"] == 1
     manifest = json.loads((tmp_path / "scrub" / "manifest.json").read_text())
     assert manifest["counts"]["residual"] == 0 and manifest["counts"]["kind_email"] == 81
+    assert manifest["counts"]["per_mb"]["email"] == round(81e6 / manifest["counts"]["bytes_in"], 3)
 
 
 def test_no_output_and_no_line_on_the_screen_holds_a_value(clean: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -91,7 +92,7 @@ def test_a_finding_in_the_output_fails_the_stage_and_is_named_without_its_value(
     line = FILES["token.py"].count("\n")
     assert f"acme/app/token.py:{line} (secret" in str(failure.value)
     assert TOKEN not in str(failure.value) and "maria" not in str(failure.value)
-    assert not (tmp_path / "scrub" / "files.parquet").exists()
+    assert not (tmp_path / "scrub" / "files.parquet").exists() and not (tmp_path / ".work").exists()
 
 
 def test_missing_input_names_the_command_that_makes_it(tmp_path: Path):

@@ -6,16 +6,18 @@ import gzip
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import InputError
-from phase1_data.decontaminate import RUN, benchmark_texts, heldout_index, index_of, shared
-from phase1_data.dedup import Components, signature
+from phase1_data.decontaminate import RUN, benchmark_texts, heldout_index, index_of, merge, opened, shared
+from phase1_data.dedup import Components, band_keys, signatures
 from phase1_data.params import SamplesParams
-from phase1_data.shingles import shingle_set
-from phase1_data.split import NEAR, PERMUTATIONS, Pair, assign, crossing, near_components, similar_pairs
+from phase1_data.shingles import jaccard, shingle_set
+from phase1_data.split import BAND_ROWS, NEAR, PERMUTATIONS, Pair, assign, crossing, most_alike
 
 from .conftest import SAMPLES, code
 
@@ -77,17 +79,28 @@ def test_a_split_that_cannot_be_is_said(changed, says):
         assign([("1", "r"), ("2", "r")], Components(2), params(**changed))
 
 
-def test_near_duplicates_are_found_and_the_largest_crossing_reported():
+def test_the_most_alike_across_sides_are_found():
     texts = [code(seed) for seed in range(30)]
     texts[7] = texts[3].replace("return", "yield", 1)  # a near-duplicate
-    texts[9] = texts[4][: len(texts[4]) // 2] + texts[9][: len(texts[9]) // 2]  # half of another: alike, not near
-    signatures = np.stack([signature(shingle_set(text), PERMUTATIONS) for text in texts])
-    pairs = similar_pairs(signatures, lambda wanted: {index: shingle_set(texts[index]) for index in wanted})
-    near = near_components(len(texts), pairs)
-    assert near.root(3) == near.root(7) and near.root(4) != near.root(9)
-    assert pairs[0].similarity >= NEAR and {pairs[0].a, pairs[0].b} == {3, 7}
+    texts[9] = texts[4][: len(texts[4]) * 3 // 4] + texts[9][: len(texts[9]) // 4]  # alike, not near
+    sets = [shingle_set(text) for text in texts]
+    found = signatures(sets, PERMUTATIONS)
+    keys = band_keys(found, BAND_ROWS)
+    sizes = np.array([shingles.size for shingles in sets])
+    sides = np.zeros(30, np.int8)
+    sides[[9, 20]] = 1, 2
+    pairs = [Pair(jaccard(sets[a], sets[b]), a, b) for a, b in most_alike(lambda band: keys[band], sizes, found, sides)]
+    best = max(pair for pair in pairs if {sides[pair.a], sides[pair.b]} == {0, 1})
+    assert {best.a, best.b} == {4, 9} and 0.2 < best.similarity < NEAR
+    assert not any({pair.a, pair.b} == {3, 7} for pair in pairs)  # on one side
+    sides[7] = -1
+    assert not any(7 in pair[1:] for pair in most_alike_pairs(keys, sizes, found, sides))
     largest = crossing([Pair(0.6, 0, 1), Pair(0.5, 1, 2), Pair(0.4, 0, 3)], ["train", "valid", "train", ""])
     assert largest == {"train|valid": Pair(0.6, 0, 1)}
+
+
+def most_alike_pairs(keys, sizes, found, sides) -> list[Pair]:
+    return [Pair(0, a, b) for a, b in most_alike(lambda band: keys[band], sizes, found, sides)]
 
 
 def test_a_benchmark_row_is_found_in_a_file_that_holds_it(tmp_path):
@@ -95,13 +108,30 @@ def test_a_benchmark_row_is_found_in_a_file_that_holds_it(tmp_path):
         "prompt": "def below_zero(operations):\n    balance = 0\n",
         "nested": [{"solution": "for op in operations: balance += op; return balance < 0 or True"}],
     }
-    plain, packed = tmp_path / "b.jsonl", tmp_path / "b.jsonl.gz"
+    plain, packed, columns = tmp_path / "b.jsonl", tmp_path / "b.jsonl.gz", tmp_path / "b.parquet"
     plain.write_text(json.dumps(row) + "\n")
     packed.write_bytes(gzip.compress(plain.read_bytes()))
-    for file in (plain, packed):
+    pq.write_table(pa.Table.from_pylist([row]), columns)
+    for file in (plain, packed, columns):
         index = index_of(benchmark_texts(file), 10)
         assert shared(code(1) + "\n# FOR OP in operations: balance += op\n# return balance < 0 or True\n", index, 10)
         assert not shared(code(1), index, 10)
+
+
+def test_a_damaged_parquet_benchmark_is_named(tmp_path):
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 and nothing")
+    with pytest.raises(InputError, match=r"b\.parquet is no Parquet file"):
+        list(benchmark_texts(tmp_path / "b.parquet"))
+
+
+@settings(deadline=None, max_examples=25)
+@given(parts=st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=30), max_size=5))
+def test_indexes_are_merged_as_if_made_at_once(tmp_path_factory, parts):
+    folder = tmp_path_factory.mktemp("merge")
+    for number, part in enumerate(parts):
+        np.save(folder / f"{number}.npy", np.unique(np.array(part, np.uint64)))
+    merge([folder / f"{number}.npy" for number in range(len(parts))], folder / "all.u64")
+    assert opened(folder / "all.u64").tolist() == sorted({value for part in parts for value in part})
 
 
 @pytest.mark.parametrize(("name", "data"), [("b.jsonl", b'{"a": 1}\n{oops\n'), ("b.jsonl.gz", b"no gzip"), ("b.jsonl", b"\xff\xfe\n")])
