@@ -10,6 +10,7 @@ nor the number of processes, nor a kill changes a byte. On a cluster every machi
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -25,6 +26,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import wait as futures_wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -182,17 +184,27 @@ def _here(work: Callable[[Shard], Row], shards: list[Shard], workers: int) -> It
             _finish(work, shard)
             yield None
         return
-    spawn = multiprocessing.get_context("spawn")  # a fork would copy Arrow's threads in an unknown state
-    with ProcessPoolExecutor(min(workers, len(shards)), mp_context=spawn, initializer=_end_with_parent) as pool:
+    try:
+        waiting = [_pool(workers).submit(_finish, work, shard) for shard in shards]
         try:
-            for done in [pool.submit(_finish, work, shard) for shard in shards]:
+            for done in waiting:
                 yield done.result()
-        except BrokenProcessPool:
-            raise MachineError(
-                "a worker process was killed, for lack of memory as a rule: lower `workers` in params.yaml and rerun"
-            ) from None
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)  # without waiting, Python 3.11 may trip over its own thread at exit
+            for left in waiting:
+                left.cancel()
+            futures_wait(waiting)
+    except BrokenProcessPool:
+        _pool.cache_clear()
+        raise MachineError("a worker process was killed, for lack of memory as a rule: lower `workers` in params.yaml and rerun") from None
+
+
+@functools.cache
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """The processes of this one: started once, because each takes a second to import what it needs."""
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy Arrow's threads in an unknown state
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent)
+    atexit.register(pool.shutdown, wait=True, cancel_futures=True)  # without waiting, Python 3.11 may trip over its own thread at exit
+    return pool
 
 
 def _end_with_parent() -> None:
