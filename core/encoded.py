@@ -24,6 +24,7 @@ _USER_PASSWORD = re.compile(r"[^\s:@/]{1,64}:[^\s:/][^\s]{2,128}\Z")
 _BEFORE = re.compile(
     r"(?i)(?:basic[\s\"'+,]{1,6}|_?auth\w{0,20}[\"'\]]{0,2}\s{0,3}[=:]\s{0,3}(?:basic )?[\"']?|credentials?[\"']?\s?[=:]\s?[\"']?)\Z"
 )
+_UPPER, _LOWER = re.compile(rb"[A-Z]"), re.compile(rb"[a-z]")
 _MANIFEST = re.compile(rb"kind[\"']?:\s{0,4}[\"']?Secret\b")
 _DATA = re.compile(r"\b(?:string)?[dD]ata[\"']?:[ \t]{0,4}[{\n]")
 _ENTRY = re.compile(r"[ \t\n,{]{1,40}[\"']?[\w.\-]{1,128}[\"']?:[ \t]{0,4}[\"']?(?P<value>[A-Za-z0-9+/]{4,65536}={0,2})[\"']?(?=[\s,}]|\Z)")
@@ -35,8 +36,8 @@ def find_encoded(source: Source, inside: Callable[[str], bool]) -> Iterator[Find
     yield from _in_manifests(source)
     done = 0
     for start, end in source.runs:
-        if start < done or end - start > _LONGEST:
-            continue
+        if start < done or end - start > _LONGEST or not (_UPPER.search(source.raw, start, end) and _LOWER.search(source.raw, start, end)):
+            continue  # base64 of text has both
         start -= len(head := source.text[max(0, start - 16) : start]) - len(
             head.rstrip("+/ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
         )

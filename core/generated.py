@@ -17,6 +17,7 @@ from core.secret_names import Strength, beside, is_public_name, names_vendor, st
 from core.secret_values import is_digest, is_path, is_placeholder, is_public_example, is_random, is_uuid, is_wordy
 
 _LEFT = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-+/.~"
+_DIGIT = re.compile(rb"[0-9]")
 _RIGHT = re.compile(r"[\w\-+/.~=:%]{0,2048}")
 _REACH = 128  # characters in front of a value in which its name stands
 _LONGEST = 1024  # characters; longer ones are data
@@ -28,8 +29,8 @@ def find_generated(source: Source) -> Iterator[Finding]:
     """Random runs of 16 characters or more with a telling name in front."""
     done = 0
     for run_start, run_end in source.runs:
-        if run_start < done:
-            continue
+        if run_start < done or not _DIGIT.search(source.raw, run_start, run_end):
+            continue  # names, mostly
         start, end = _grown(source.text, run_start, run_end)
         before = source.text[max(0, start - _REACH) : start]
         name = beside(before)

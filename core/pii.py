@@ -144,9 +144,31 @@ _RESOLVERS = words(  # public name servers, dummies and the cloud metadata addre
 _SMALL = 20  # four parts below it, without the word for an address nearby, are a version (one address in 27,000 looks so)
 
 
+_DOTTED = bytes(0x31 if chr(c).isdecimal() and c < 128 else c if c == 0x2E else 0x20 for c in range(256))
+_HEXED = bytes(0x31 if chr(c) in "0123456789abcdefABCDEF" else c if c == 0x3A else 0x20 for c in range(256))
+_QUADS, _GROUP = re.compile(rb"1\.1{1,3}\.1{1,3}\.1"), re.compile(rb"1111:")
+
+
+def _candidates(raw: bytes, classes: bytes, shape: re.Pattern[bytes], pattern: re.Pattern[bytes], back: int) -> Iterator[re.Match[bytes]]:
+    """Matches of a pattern that hold a shape once every character is replaced by its class: many times faster to look for.
+
+    Args:
+        back: characters of the class 1 that a match may have before the shape.
+    """
+    done = 0
+    for found in shape.finditer(raw.translate(classes)):
+        start = found.start()
+        while start > 0 and found.start() - start < back and raw[start - 1 : start].isdigit():
+            start -= 1
+        match = pattern.match(raw, start) if start >= done else None
+        if match:
+            done = match.end()
+            yield match
+
+
 def find_ipv4(source: Source) -> Iterator[Finding]:
     """Globally routable IPv4 addresses."""
-    for match in _IPV4.finditer(source.raw):
+    for match in _candidates(source.raw, _DOTTED, _QUADS, _IPV4, 3):
         value, start = match.group().decode(), match.start()
         if value in _RESOLVERS or not _is_global(value):
             source.stay(start, match.end(), "ipv4", "private, reserved, for documentation, or a public resolver")
@@ -178,7 +200,7 @@ _IPV6 = re.compile(rb"(?<![\w:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:.]{2,41}(?!\w)")
 
 def find_ipv6(source: Source) -> Iterator[Finding]:
     """Global unicast IPv6 addresses, 2000::/3 (RFC 4291); slices, scopes, times and MAC addresses lie outside it."""
-    for match in _IPV6.finditer(source.raw):
+    for match in _candidates(source.raw, _HEXED, _GROUP, _IPV6, 0):
         value = match.group().decode()
         value = value[:-1] if value.endswith(".") or (value.endswith(":") and not value.endswith("::")) else value
         if value.lower() in _RESOLVERS or not _is_global(value) or value.lower().startswith(("2001:db8:", "3fff:")):
@@ -343,6 +365,6 @@ def find_phones(source: Source) -> Iterator[Finding]:
             spaced = not match["value"].isdigit() or name in (b"phone", b"mobile", b"wa.me/", b"msisdn", b"whatsapp")
             if 8 <= digits <= 15 and spaced and not _FICTIONAL.search(match["value"]):
                 yield Finding(*match.span("value"), "phone", "phone")
-    for number in _E164.finditer(source.raw):
+    for number in filter(None, (_E164.match(source.raw, at) for at in source.everywhere(b"+"))):
         if number.start() and not _FICTIONAL.search(number.group().decode()):
             yield Finding(*number.span(), "phone", "phone_e164")

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import secrets
+from core import pii, secrets
 from core.findings import Source, entropy
 from core.scrub import explain, find, mask
 from phase1_data import labelled
@@ -296,3 +296,12 @@ def test_nothing_outside_a_redaction_changes(text: str):
     kept = [masked[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
     pattern = ".+?".join(re.escape(piece) for piece in kept)
     assert re.fullmatch(pattern, text, re.DOTALL)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text("0123456789.:abfg -\n", max_size=60))
+def test_candidates_by_class_are_the_matches_of_the_whole_pattern(text: str):
+    raw = text.encode()
+    for classes, shape, pattern, back in ((pii._DOTTED, pii._QUADS, pii._IPV4, 3), (pii._HEXED, pii._GROUP, pii._IPV6, 0)):
+        by_class = [match.span() for match in pii._candidates(raw, classes, shape, pattern, back)]
+        assert by_class == [match.span() for match in pattern.finditer(raw)]
