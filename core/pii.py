@@ -45,6 +45,7 @@ _BENIGN_DOMAIN = re.compile(
     r"|noreply\.\w+\.\w+|email\.com|company\.com|your-?(?:domain|company)\.\w+)$"
 )
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[0-7]{3}|[A-Za-z0-9])")
+_STRING_PREFIX = re.compile(r"(?i)(?:[bru]|[bf]r|r[bf]|f|return|case)'")  # an apostrophe that opens a string, not O'Brien's
 _USERINFO = re.compile(r"(?<!ssh)(?<!sftp)://[^\s/?#'\"<>]*\Z")
 
 
@@ -73,6 +74,8 @@ def _local_start(text: str, at: int) -> int:
     start, floor = at, max(0, at - 64)
     while start > floor and (text[start - 1] in _LOCAL or (text[start - 1] > "\x7f" and text[start - 1].isalnum())):
         start -= 1
+    prefix = _STRING_PREFIX.match(text, start, at)
+    start = prefix.end() if prefix else start
     while start < at and text[start] in ".%+-'":
         start += 1
     return start
@@ -307,17 +310,17 @@ def find_trailers(source: Source) -> Iterator[Finding]:
             yield Finding(*match.span(1), "person", "git_trailer")
     for at in source.any_case(b"name = "):
         match = _GIT_CONFIG.search(source.text, max(0, at - 24), at + 80)
-        if match:
+        if match and not _PLACEHOLDER_NAME.match(match.group(1)):
             yield Finding(*match.span(1), "person", "git_config")
     for at in source.everywhere(b"\n -- "):
         match = _CHANGELOG.match(source.text, at)
-        if match:
+        if match and not _PLACEHOLDER_NAME.match(match.group(1)):
             yield Finding(*match.span(1), "person", "changelog")
 
 
 _AUTHOR = re.compile(  # documentation tags and file headers; copyright lines stay, because licences ask for them
     r"(?:[@\\]author[s]?:?[ \t]{1,8}|:author:[ \t]{1,4}|__author__\s?=\s?[\"']|(?:Created|Written) by[ \t:]{1,3})"
-    r"(?P<name>[^\W\d_][^\W\d_.'\-]{1,24}(?:[ ][^\W\d_][\w.'\-]{0,24}){1,3}?)(?=\s*(?:$|[<(,;\"'\n]| on | \d))",
+    r"(?P<name>[^\W\d_][^\W\d_.'\-]{1,24}(?:[ ][^\W\d_][\w.'\-]{0,24}){1,3}?)(?<!')(?=\s*(?:$|[<(,;\"'\n]| on | \d))",
     re.MULTILINE,
 )
 _AUTHOR_HEADS = (b"@author", b"\\author", b":author:", b"__author__", b"created by", b"written by")

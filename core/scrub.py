@@ -31,6 +31,7 @@ _SECRETS = (
 )  # fmt: skip
 _PERSONAL = (find_emails, find_ipv4, find_ipv6, find_user_paths, find_trailers, find_authors, find_phones)
 _ROUNDS = 6  # masking once is enough nearly always; a placeholder may uncover a shorter match beside it
+_PLAIN_FROM = 3  # rounds after which everything gets the placeholder that looks like nothing else
 _MANY = 200  # secrets in one text
 _MIN_REPEATED = 8  # characters; a shorter value elsewhere is a coincidence
 
@@ -116,10 +117,12 @@ def mask(text: str) -> tuple[str, list[Redaction]]:
     """
     redactions: list[Redaction] = []
     known: Known = {}
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
         findings = find(text)
         if not findings:
             break
+        if number >= _PLAIN_FROM:  # a placeholder of its kind was taken for another value
+            findings = [finding._replace(kind="secret") for finding in findings]
         text, redactions = _replace(text, findings, redactions, known)
     return text, redactions
 

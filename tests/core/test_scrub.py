@@ -121,6 +121,25 @@ def test_any_text_is_accepted(text: str):
     assert find(mask(text)[0]) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[user]\n  name = Maria Lindqvist\n  email = maria@lindstrom-labs.se\n",
+        "\n -- Maria Lindqvist <maria@lindstrom-labs.se>  Tue, 04 Apr 2023 19:04:08 +0200\n",
+        "Reviewed-by: Maria Lindqvist\nCo-authored-by: Wei Zhang <wei@orbit.io>\n",
+        "@author Maria Lindqvist\n:author: Wei Zhang\n__author__ = 'Olu Okafor'\n",
+        "phone: +46 70 174 06 05, fax (212) 736-5000, tel:+14155550132\n",
+        "maria at lindstrom-labs dot se, wei [at] orbit [dot] io\n",
+        "aes_key = { " + ", ".join(f"0x{n * 37 % 256:02x}" for n in range(16)) + " };\n",
+        "host ::ffff:93.184.216.34 and 2a00:1450:4001::1 port 93.184.216.34:80\n",
+        "/home/mlindqvist/a C:\\Users\\wzhang\\b /Users/okafor/c file:///home/mlindqvist/d\n",
+    ],
+)
+def test_every_kind_of_placeholder_is_left_alone_where_it_stands(text: str):
+    masked, redactions = mask(text)
+    assert redactions and find(masked) == [] and mask(masked) == (masked, [])
+
+
 def test_equal_values_share_a_placeholder_and_different_ones_do_not():
     masked, _ = mask("a@acme.org b@acme.org a@acme.org 93.184.216.34 93.184.216.35 93.184.216.34 /home/jsmith/a /home/jsmith/b")
     assert masked == "user1@example.com user2@example.com user1@example.com 192.0.2.1 192.0.2.2 192.0.2.1 /home/user/a /home/user/b"
@@ -244,7 +263,7 @@ def test_a_hostile_megabyte_takes_no_longer_than_a_second(name: str):
         find(HOSTILE[name])
         return time.process_time() - started
 
-    assert seconds() < 1 or seconds() < 1  # a busy machine may slow one run
+    assert any(seconds() < 1 for _ in range(4))  # a busy machine slows some runs
 
 
 @pytest.mark.parametrize(
