@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from core.findings import Finding, Source
 from core.secret_names import Strength, strength
 from core.secret_values import is_public_example, is_random, looks_generated
-from core.secret_words import has_no_code_words, is_mixed, why_not_assigned
+from core.secret_words import has_no_code_words, is_mixed, reads_as_code, why_not_assigned
 
 _KEYWORDS = (
     b"pass", b"pwd", b"secret", b"token", b"key", b"auth", b"cred", b"bearer", b"basic ", b"identified", b"pw", b"salt", b"nonce",
@@ -66,7 +66,7 @@ _XML = re.compile(r"[\"']?[^<>\n\"']{0,40}>\s{0,40}(?P<value>[^<>\s\"']{6,512})\
 _VALUE_NEXT = re.compile(  # `name: X, value: Y` in YAML, JSON, XML, HTML and Terraform
     r"[\"']?(?:,\s{0,40}|\s{1,40}|\s{0,4}\{\s{0,40}(?:(?:type"
     r"|sensitive)\s{0,8}=\s{0,8}\w{1,12}\s{1,40}){0,2})[\"']?\w{0,12}(?:[vV]alue|default)[\"']?\s?[=:]\s?"
-    r"(?:(?P<quote>[\"'])(?P<value>[^\n\"'<>]{6,512})(?P=quote)|(?P<bare>[^\s\"'<>]{6,512}))"
+    r"(?:(?P<quote>[\"'])(?P<value>[^\n\"'<>]{6,512})(?P=quote)|(?P<bare>[^\s\"'<>()\[\]]{6,512}))"
 )
 _XML_VALUE = re.compile(
     r"(?:[\"']?\s?/?>|</\w{1,12}>)\s{0,40}<(?P<tag>value|string|val|data)>\s{0,8}(?P<value>[^<>\n]{4,512}?)\s{0,8}</(?P=tag)>"
@@ -130,7 +130,7 @@ def _from_keyword(source: Source, keyword: bytes, places: Iterator[int]) -> Iter
 
 def _after_scheme(text: str, at: int) -> Iterator[Finding]:
     match = _SCHEME.match(text, at)
-    if match and is_random(match["value"]) and not is_public_example(match["value"]):
+    if match and not reads_as_code(text, *match.span("value")) and is_random(match["value"]) and not is_public_example(match["value"]):
         yield Finding(*match.span("value"), "secret", "auth_header")
 
 
@@ -283,7 +283,8 @@ def _by_line(source: Source, start: int, end: int, said: Strength) -> Spans:
         spaced = pattern is _SENTENCE and match["bare"]
         if spaced and (text[start:end].lower() == "pass" or not _PLAIN.match(match["value"])):
             continue  # `to pass X` and `password VARCHAR(40)` assign nothing
-        if is_mixed(text[left:right]) and not why_not_assigned(source, left, right, Strength.STRONG, quoted=True):
+        code = text[left] in "@{(*&!" or reads_as_code(text, left, right) or _CODE_CALL.match(match["value"])
+        if not code and is_mixed(text[left:right]) and not why_not_assigned(source, left, right, Strength.STRONG, quoted=True):
             yield left, right
             return
 
@@ -293,6 +294,7 @@ _CONFIGURATION = ("", "export", "ENV", "ARG", "set", "SET", "env", "+", "environ
 _TYPE_NAME = re.compile(
     r"(?i)(?:u?int|float|bytes|str|string|sha|md|utf|base|rsa|aes|es|rs|hs|ps|ed|ecdsa|pbkdf|oauth|http|x)[_\-]?\d+[\w\-]*\Z"
 )
+_CONSTANT = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\Z")
 _CODE_CALL = re.compile(r"[A-Za-z_$][\w.$>\-]*\([^;\[#!@%]*\Z")
 _OPERATORS = re.compile(r"[!=]=.|->|&&|\|\||\+\+")
 _IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*)*\Z")
@@ -320,20 +322,19 @@ def _is_bare_secret(source: Source, match: re.Match[str], start: int, said: Stre
     if not _IDENTIFIER.match(value):
         plain = configuration and said is Strength.PASSWORD and value.isascii()
         return _judged(source, match, said, quoted=plain)
+    if _CONSTANT.match(value) or reads_as_code(text, *match.span("value")):
+        return False
     if said >= Strength.STRONG and is_mixed(value) and (looks_generated(value, 8) or lead[:1] in ("#", "/", "*", ";", "<")):
         return _judged(source, match, said, quoted=True)
     if said is Strength.PASSWORD and configuration and not lead and len(_DIGIT.findall(value)) > 1 and has_no_code_words(value):
         return _judged(source, match, said, quoted=True)
-    if not (query or (configuration and _looks_like_configuration(text[start : match.end()], match))):
+    if not (query or (configuration and _looks_like_configuration(match))):
         return is_random(value) and _judged(source, match, said, quoted=False)
-    setting = (
-        configuration
-        and said is Strength.PASSWORD
-        and (text[start : match.start()].isupper() or match["op"] == ":" or "." in text[start : match.start()])
-    )
-    return _judged(source, match, said, quoted=(setting and len(value) >= 8) or (query and match["next"] == ";"))
+    name, ended = text[start : match.start()], match["next"] in ("", "\n", "\r")
+    setting = ended and said is Strength.PASSWORD and (name.isupper() or "." in name or (match["op"] == ":" and "." not in value))
+    return _judged(source, match, said, quoted=(setting and configuration and len(value) >= 8) or (query and match["next"] == ";"))
 
 
-def _looks_like_configuration(pair: str, match: re.Match[str]) -> bool:
-    name = pair[: match.start("op") - match.start() + len(pair) - (match.end() - match.start())]
-    return (match["op"] == "=" and not match["gap"] and not match["after"]) or match["op"] == ":" or name.isupper()
+def _looks_like_configuration(match: re.Match[str]) -> bool:
+    """`NAME=value` without blanks, as shells and .env files ask, or `name: value`."""
+    return (match["op"] == "=" and not match["gap"] and not match["after"]) or match["op"] == ":"

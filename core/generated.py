@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from core.findings import Finding, Source
 from core.secret_names import Strength, beside, is_public_name, names_vendor, strength
 from core.secret_values import is_digest, is_path, is_placeholder, is_public_example, is_random, is_uuid, is_wordy
+from core.secret_words import reads_as_code
 
 _LEFT = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-+/.~"
 _DIGIT = re.compile(rb"[0-9]")
@@ -38,7 +39,7 @@ def find_generated(source: Source) -> Iterator[Finding]:
         if not name or end - start > _LONGEST or not (is_random(value) or is_uuid(value)):
             continue
         done, value = end, source.text[start:end]
-        why = _why_not(name, value, before)
+        why = "a name in code" if reads_as_code(source.text, start, end) else _why_not(name, value, before)
         if why:
             source.stay(start, end, "generated", why)
         else:
@@ -73,4 +74,5 @@ def _why_not(name: str, value: str, before: str) -> str:
         if not vendor and (said < Strength.STRONG or _ID.search(name)):
             return "an identifier"
         return ""
-    return "" if is_random(value) and not is_wordy(value, 0.4) else "words"
+    named = value.isidentifier() and before[-1:] not in ('"', "'", "`", "=")
+    return "" if is_random(value) and not is_wordy(value, 0.25 if named else 0.4) else "words"

@@ -345,6 +345,7 @@ def find_authors(source: Source) -> Iterator[Finding]:
 
 
 _PHONE = re.compile(r"(?<![\w.])(?P<value>(?:\+|00)?\(?\d{1,4}\)?(?:[ .\-/]{0,2}\(?\d{1,5}\)?){1,6})(?![\w]|\.\d|-[A-Za-z])")
+_ANNOUNCED = re.compile(rb"(?:[\"'`>:]|[a-z:] )\Z")
 _E164 = re.compile(rb"(?<![\w.+\n])\+[1-9]\d{9,14}(?![\w.])")
 _PHONE_NAMES = (b"phone", b"tel", b"mobile", b"fax", b"whatsapp", b"wa.me/", b"call ", b"cell", b"sms", b"msisdn", b"handy", b"contact")
 _PHONE_BETWEEN = re.compile(
@@ -369,5 +370,5 @@ def find_phones(source: Source) -> Iterator[Finding]:
             if 8 <= digits <= 15 and spaced and not _FICTIONAL.search(match["value"]):
                 yield Finding(*match.span("value"), "phone", "phone")
     for number in filter(None, (_E164.match(source.raw, at) for at in source.everywhere(b"+"))):
-        if number.start() and not _FICTIONAL.search(number.group().decode()):
+        if _ANNOUNCED.search(source.raw, max(0, number.start() - 3), number.start()) and not _FICTIONAL.search(number.group().decode()):
             yield Finding(*number.span(), "phone", "phone_e164")

@@ -136,7 +136,7 @@ def _replace(text: str, findings: list[Finding], earlier: list[Redaction], known
     redactions: list[Redaction] = []
     at = shift = 0
     left = deque(earlier)
-    for finding in findings:
+    for finding in _over_whole_placeholders(findings, earlier):
         while left and left[0].start < finding.end:
             old = left.popleft()
             if old.end <= finding.start:  # else the new finding swallowed it
@@ -149,6 +149,16 @@ def _replace(text: str, findings: list[Finding], earlier: list[Redaction], known
         at = finding.end
     redactions += [old._replace(start=old.start + shift, end=old.end + shift) for old in left]
     return "".join([*pieces, text[at:]]), redactions
+
+
+def _over_whole_placeholders(findings: list[Finding], earlier: list[Redaction]) -> list[Finding]:
+    """The findings, each widened over the placeholders that it would cut in half."""
+    widened = []
+    for finding in findings:
+        cut = [old for old in earlier if old.start < finding.end and finding.start < old.end]
+        start, end = min([finding.start, *(old.start for old in cut)]), max([finding.end, *(old.end for old in cut)])
+        widened.append(finding._replace(start=start, end=end))
+    return _merge(sorted(widened))
 
 
 def _placeholder(kind: str, value: str, known: Known) -> str:

@@ -23,7 +23,7 @@ _SEEN = 160  # characters of a value that are enough to judge it
 _PLACEHOLDER = re.compile(
     r"(?i)your|example|change.?(?:me|it|this)|placeholder|dummy|sample|insert|replace|redacted|to.?do|fixme|(?<![a-z0-9])fake|mock|foo.?bar"
     r"|(?<![a-z0-9])(?:none|null|nil|true|false|undefined|default|empty|optional|required|string|hidden|masked|removed|unset)(?![a-z0-9])"
-    r"|x{4,}|^x+$|\*{3,}|\.{3,}|_{4,}|-{5,}|0{6,}|(?<![a-z0-9])here$|goes.?here|\\[bwdsS]|\[[A-Za-z0-9]-[A-Za-z0-9]|^![a-z]+$"
+    r"|x{4,}|^x+$|\*{3,}|\.{3,}|_{4,}|-{5,}|0{6,}|(?<![a-z0-9])here$|goes.?here|\\[bwdsS]|\(\?[=:!<]|\[[A-Za-z0-9]-[A-Za-z0-9]|^![a-z]+$"
 )
 _SEQUENCE = re.compile(r"(?i)1234567|abcdefg|abc123|qwerty")
 _PUBLIC = re.compile(

@@ -93,6 +93,22 @@ def why_not_assigned(source: Source, start: int, end: int, said: Strength, quote
     return _why_not_mixed(value, digit, quoted)
 
 
+_IN_CODE = re.compile(r"\b(?:import|class|def|as|not|in|is|new|extends|instanceof|isinstance\(\w+,)\s{1,4}\(?\Z")
+
+
+_IS_BOUND = re.compile(r" = \S")
+
+
+def reads_as_code(text: str, start: int, end: int) -> bool:
+    """Whether text[start:end] is a name in code: an identifier without quotes that is called, listed, annotated or imported."""
+    value = text[start:end]
+    if not _IDENTIFIER.match(value) or text[start - 1 : start] in ('"', "'", "`"):
+        return False
+    if text[end : end + 1] in ("(", "[", ".", ",", ":", ")", "]", "}") or _IS_BOUND.match(text, end):
+        return True
+    return bool(_IN_CODE.search(text, max(0, start - 24), start))
+
+
 def has_no_code_words(value: str) -> bool:
     """Whether none of its words is one of those that types, forms and messages are made of."""
     return {part.lower() for part in _PARTS.findall(value)}.isdisjoint(_STOCK | _SPEECH | _CODE)

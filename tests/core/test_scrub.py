@@ -324,3 +324,31 @@ def test_candidates_by_class_are_the_matches_of_the_whole_pattern(text: str):
     for classes, shape, pattern, back in ((pii._DOTTED, pii._QUADS, pii._IPV4, 3), (pii._HEXED, pii._GROUP, pii._IPV6, 0)):
         by_class = [match.span() for match in pii._candidates(raw, classes, shape, pattern, back)]
         assert by_class == [match.span() for match in pattern.finditer(raw)]
+
+
+def test_a_finding_of_a_later_round_takes_the_placeholder_whole():
+    text = f"{PEM_HEAD}a1b2c3d4e5f6g7h8\\njoe@acme.org"
+    masked, redactions = mask(text)
+    assert find(masked) == [] and "a1b2" not in masked and "joe" not in masked
+    kept = masked
+    for redaction in reversed(redactions):
+        kept = kept[: redaction.start] + kept[redaction.end :]
+    assert all(piece in text for piece in kept.split("\\n"))
+
+
+def test_names_of_code_are_left_alone():
+    code = """
+from base64 import urlsafe_b64encode
+token = base64.urlsafe_b64encode(digest)
+token, value = get_atom(value[1:])
+private_key = ed25519.Ed25519PrivateKey.generate()
+KEYS = [ed25519.Ed25519PrivateKey, mldsa.MLDSA44PrivateKey]
+class AccessKey:
+    @property
+    def b(self): ...
+def f(pass_qs: np.ndarray | None = None, token2wav_kwargs=None) -> np.ndarray: ...
+KEY_PASS = orig_val
+SECRET = r'(?=[a-z]{4})'
+a = +4294967296
+"""
+    assert mask(code)[1] == []
