@@ -1,4 +1,4 @@
-"""Commands of the evaluation: `run` asks the models and writes the report, `report` writes it again."""
+"""Commands of the evaluation: `run` asks the models and writes the report, `report` writes it again, `scrub-bench` compares scrubbers."""
 
 from __future__ import annotations
 
@@ -79,3 +79,24 @@ def report(
         section = load_params(EvaluateParams, "evaluate", params, profile)
         reports.run(reports.Sources(rows, samples, quantize, serve, card, root), out, section)
         print(f"{out}/report.html")
+
+
+@app.command()
+def scrub_bench(
+    rows: Annotated[Path, typer.Option(help="Labelled rows, from `python -m phase1_data labelled`.")] = Path("rows.jsonl"),
+    files: Annotated[Path | None, typer.Option(help="Folder of code, or a files.parquet; default: the Python code installed here.")] = None,
+    mb: Annotated[float, typer.Option(min=0.001, help="MB of files to take, in hash order.")] = 8.0,
+    every_file: Annotated[
+        bool, typer.Option("--every-file", help="Run ours on all the files besides: what is rare shows only there.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the figures here too.")] = None,
+) -> None:
+    """Compare our scrubber with detect-secrets and with BigCode's rules: what they mask, what they spoil, how fast."""
+    with errors_in_one_line():
+        from core.records import write_json
+        from eval import scrub_bench, scrub_table
+
+        figures = scrub_bench.run(rows, files, int(mb * 1e6), every_file)
+        if json is not None:
+            write_json(json, figures)
+        scrub_table.show(figures)
