@@ -1,92 +1,23 @@
-"""Say what the data is: one page for people, the same as JSON for programs.
+"""Say what the data is: a page for people to sign, the same as Markdown, the figures as JSON for programs.
 
-In:  manifests and rejects of the four steps under one folder
-Out: data_card.json and data_card.md; no times and no text of any file, so equal data gives equal cards
+In:  what the four steps left under one folder
+Out: data_card.json and data_card.md, without times or the text of any file, so equal data gives equal cards;
+     data_card.html, which also shows speeds and a few masked lines
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
-from core.records import Row, read_json, read_parquet, write_json, write_text
+from core.records import Row, read_json, write_json, write_text
+from phase1_data.card_diffs import diffs
+from phase1_data.card_facts import SPLITS, STEPS, build
+from phase1_data.card_page import html
 
-STEPS = ("ingest", "clean", "scrub", "samples")
-SPLITS = ("train", "valid", "test_file", "test_repo")
 TOP_REPOS = 15
-
-
-def build(root: Path) -> Row:
-    """The card as one value.
-
-    Raises:
-        InputError: a step's output is missing; names its command.
-    """
-    manifests = {step: read_json(root / step / "manifest.json", f"python -m phase1_data {step}") for step in STEPS}
-    files = list(
-        read_parquet(root / "samples" / "files.parquet", "python -m phase1_data samples", ["repo", "license", "lang", "n_bytes", "split"])
-    )
-    counts = manifests["samples"]["counts"]
-    return {
-        "params": {step: manifests[step]["params"][step] for step in STEPS},
-        "versions": {step: manifests[step]["versions"] for step in STEPS},
-        "funnel": list(funnel(root)),
-        "dropped": {step: dropped(root / step) for step in STEPS},
-        "quality_rules_alone": manifests["clean"]["counts"]["rule_alone"],
-        "sources": sources(root),
-        "licenses": share_of(files, "license"),
-        "languages": share_of(files, "lang"),
-        "repos": share_of(files, "repo"),
-        "redactions": redactions(root),
-        "splits": counts["splits"],
-        "holes_lost": counts["holes_lost"],
-        "test_holes_short": counts["test_holes_short"],
-        "largest_similarity": counts["largest_similarity"],
-        "benchmark_hits": counts["benchmark_hits"],
-    }
-
-
-def funnel(root: Path) -> Iterator[Row]:
-    """Files and bytes that each step left."""
-    for step in STEPS:
-        sizes = [row["n_bytes"] for row in read_parquet(root / step / "files.parquet", f"python -m phase1_data {step}", ["n_bytes"])]
-        yield {"step": step, "files": len(sizes), "bytes": sum(sizes)}
-
-
-def dropped(folder: Path) -> dict[str, int]:
-    """Files that a step turned down, by reason."""
-    reasons = Counter(row["reason"] for row in read_parquet(folder / "rejects.parquet", f"python -m phase1_data {folder.name}", ["reason"]))
-    return dict(sorted(reasons.items()))
-
-
-def sources(root: Path) -> list[Row]:
-    """Where the kept files come from: repository, revision, licence and how it was found."""
-    keys = ("source", "source_rev", "repo", "repo_rev", "license", "license_how")
-    rows = read_parquet(root / "samples" / "files.parquet", "python -m phase1_data samples", [*keys, "n_bytes"])
-    files: Counter[tuple[str, ...]] = Counter()
-    size: Counter[tuple[str, ...]] = Counter()
-    for row in rows:
-        key = tuple(row[name] or "" for name in keys)
-        files[key] += 1
-        size[key] += row["n_bytes"]
-    return [dict(zip(keys, key, strict=True)) | {"files": files[key], "bytes": size[key]} for key in sorted(files)]
-
-
-def share_of(files: Iterable[Row], key: str) -> dict[str, Row]:
-    """Files and bytes by a column's value, largest first."""
-    count: Counter[str] = Counter()
-    size: Counter[str] = Counter()
-    for file in files:
-        count[file[key]] += 1
-        size[file[key]] += file["n_bytes"]
-    return {name: {"files": count[name], "bytes": size[name]} for name in sorted(size, key=lambda name: (-size[name], name))}
-
-
-def redactions(root: Path) -> dict[str, int]:
-    """Masked places by kind, in the files that scrubbing kept."""
-    rows = read_parquet(root / "scrub" / "files.parquet", "python -m phase1_data scrub", ["redactions"])
-    return dict(sorted(Counter(found["kind"] for row in rows for found in row["redactions"] or ()).items()))
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
@@ -102,7 +33,7 @@ def page(found: Row) -> str:
     lines = [
         "# Data card",
         "",
-        f"{files:,} files, {size / 1e6:.1f} MB of {', '.join(found['languages'])}.",
+        f"{files:,} files, {size / 1e6:.1f} MB of {', '.join(found['languages'])}. With plots, examples and thresholds: data_card.html.",
         "",
         "## What each step left",
         "",
@@ -115,15 +46,39 @@ def page(found: Row) -> str:
     alone = ", ".join(f"{rule} {n:,}" for rule, n in found["quality_rules_alone"].items())
     lines += [f"A file is counted under the first rule it broke. By itself each rule of `clean` would drop: {alone or 'nothing'}.", ""]
     lines += ["## Licences", "", *table(("licence", "files", "MB"), _sizes(found["licenses"]))]
+    how = ", ".join(f"{name} {share['files']:,}" for name, share in found["license_how"].items())
+    lines += [f"Found by: {how}. Unknown: {found['licenses'].get('unknown', {'files': 0})['files']:,}.", ""]
     lines += ["## Repositories", "", *table(("repository", "files", "MB"), list(_sizes(found["repos"]))[:TOP_REPOS])]
     if len(found["repos"]) > TOP_REPOS:
         lines += [f"The {TOP_REPOS} largest of {len(found['repos'])}; all of them, with revisions, in data_card.json.", ""]
-    lines += ["## Masked", "", *(table(("kind", "places"), found["redactions"].items()) if found["redactions"] else ["Nothing.", ""])]
-    return "\n".join([*lines, *_splits(found), *_checks(found)])
+    return "\n".join([*lines, *_duplicates(found), *_masked(found), *_splits(found), *_checks(found)])
 
 
 def _sizes(shares: dict[str, Row]) -> Iterator[tuple[object, ...]]:
     return ((name, share["files"], f"{share['bytes'] / 1e6:.2f}") for name, share in shares.items())
+
+
+def _duplicates(found: Row) -> Iterator[str]:
+    yield from ("## Largest clusters of duplicates", "")
+    rows = (
+        (one["kept"], one["files"], " to ".join(dict.fromkeys(f"{value:.2f}" for value in one["similarity"])) or "equal")
+        for one in found["clusters"]
+    )
+    yield from table(("kept file", "files", "similarity to it"), rows) if found["clusters"] else ["None.", ""]
+
+
+def _masked(found: Row) -> Iterator[str]:
+    size = next(step["bytes"] for step in found["funnel"] if step["step"] == "scrub") / 1e6 or 1
+    yield from ("## Masked", "")
+    rows = ((one["kind"], one["rule"], one["places"], f"{one['places'] / size:.3f}") for one in found["redaction_rules"])
+    yield from table(("kind", "rule", "places", "per MB"), rows) if found["redaction_rules"] else ["Nothing.", ""]
+    yield from (f"In {found['files_masked']:,} files. Found when what was written was searched again: {found['residual']:,}.", "")
+    yield from ("On labelled rows made at run time (found: more than 90% of the value masked):", "")
+    groups = (
+        (name, one["rows"], f"{one['recall']:.1%}", f"{one['precision']:.1%}", one["look_alikes"], one["look_alikes_changed"])
+        for name, one in found["detection"].items()
+    )
+    yield from table(("rows", "real", "recall", "precision", "look-alikes", "changed"), groups)
 
 
 def _splits(found: Row) -> Iterator[str]:
@@ -174,9 +129,22 @@ def _mix(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {n / total:.0%}" for name, n in counts.items()) if total else "none"
 
 
+def timings(root: Path) -> dict[str, Row]:
+    """What the last run of each step measured, for the steps that left it."""
+    files = {step: root / "runs" / f"{step}.json" for step in STEPS}
+    return {step: read_json(file, f"python -m phase1_data {step}") for step, file in files.items() if file.is_file()}
+
+
+def read_on(root: Path) -> str:
+    """The day on which ingest read the sources, "" where its timings are not beside the data."""
+    file = root / "runs" / "ingest.json"
+    return datetime.fromtimestamp(file.stat().st_mtime, UTC).date().isoformat() if file.is_file() else ""
+
+
 def run(root: Path, reports: Path) -> Path:
-    """Write data_card.json and data_card.md under `reports`; `root` holds one folder per step."""
+    """Write data_card.json, data_card.md and data_card.html under `reports`; `root` holds one folder per step."""
     found = build(root)
     write_json(reports / "data_card.json", found)
     write_text(reports / "data_card.md", page(found))
-    return reports / "data_card.md"
+    write_text(reports / "data_card.html", html(found, timings(root), read_on(root), diffs(root)))
+    return reports / "data_card.html"

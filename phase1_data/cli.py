@@ -46,7 +46,8 @@ def clean(out: Out = OUT, params: ParamsFile = PARAMS_FILE, profile: Profile = N
 
     with errors_in_one_line():
         done = step.run(out / "ingest", out / "clean", load_params(CleanParams, "clean", params, profile))
-        typer.echo(f"{out / 'clean'}: {done['files']:,} of {done['files_in']:,} files, {done['bytes'] / 1e6:.1f} of {done['bytes_in'] / 1e6:.1f} MB")
+        size, read = done["bytes"] / 1e6, done["bytes_in"] / 1e6
+        typer.echo(f"{out / 'clean'}: {done['files']:,} of {done['files_in']:,} files, {size:.1f} of {read:.1f} MB")
 
 
 @app.command()
@@ -94,6 +95,18 @@ def scrub_jsonl(
         job = step.Job(text_key, redactions_key, on_error is OnError.skip, rejects, encoding, workers, max_row_mb * 1_000_000)
         done = step.run(input, output, job)
         typer.echo(done, err=output == step.STANDARD)
+
+
+@app.command()
+def labelled(
+    output: Annotated[Path, typer.Option(help="JSONL to write; it holds text that scanners take for secrets.")] = OUT / "labelled.jsonl",
+    seed: Annotated[int, typer.Option(help="Another seed, other values.")] = 1,
+) -> None:
+    """Write the labelled rows that the scrubber is measured on: for `python -m eval scrub-bench`, or another tool."""
+    from phase1_data import card_recall
+
+    with errors_in_one_line():
+        typer.echo(f"{output}: {card_recall.write(output, seed):,} rows")
 
 
 @app.command()
