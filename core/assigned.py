@@ -152,11 +152,17 @@ def _values(source: Source, start: int, end: int, said: Strength) -> Iterator[Fi
             yield from found
             return
     before = _REVERSED.search(text, max(source.line_around(start)[0], start - 300), start) if said >= Strength.STRONG else None
-    if before and _judged(source, before, said, quoted=True):
+    listed = before is not None and text[before.end("value") + 1 : before.end("value") + 2] == ","
+    if (
+        before
+        and not (listed and not _ASSERTED.search(text, max(0, before.start() - 40), before.start()))
+        and _judged(source, before, said, quoted=True)
+    ):
         yield Finding(*before.span("value"), "secret", "assigned")
 
 
 Spans = Iterator[tuple[int, int]]
+_ASSERTED = re.compile(r"(?i)(?:assert|equals?|cmp|compare|verify|check|expect)\w{0,16}[.(]\w{0,12}\(?[\w, ]{0,24}\Z")
 _COMPARED = re.compile(r"(?i)(?:cmp|equals?|compare|verify|check|matches)\w{0,12}\([\w.$>\-]{0,24}\Z")
 
 

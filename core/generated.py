@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from core.encoded import decoded
 from core.findings import Finding, Source
 from core.secret_names import Strength, beside, is_public_name, names_vendor, strength
 from core.secret_values import is_digest, is_path, is_placeholder, is_public_example, is_random, is_uuid, is_wordy
@@ -70,6 +71,8 @@ def _why_not(name: str, value: str, before: str) -> str:
         return "embedded data, or a public key's fingerprint"
     if is_digest(value, before) or (said < Strength.STRONG and _FINGERPRINT.match(value)):
         return "a digest"
+    if said < Strength.STRONG and not vendor and decoded(value) is not None:
+        return "base64 of text, which is looked into"
     if is_uuid(value):
         if not vendor and (said < Strength.STRONG or _ID.search(name)):
             return "an identifier"

@@ -145,8 +145,13 @@ def is_path(value: str) -> bool:
     return bool(_PATH.search(value))
 
 
+_NAME_PATH = re.compile(r"[a-z]{2,16}\d{0,2}(?:[._\-/][a-z]{2,16}\d{0,2}){1,8}\Z")  # `lin0.base_layer.weight`
+
+
 def looks_generated(value: str, shortest: int = 10) -> bool:
     """Characters mixed as no person writes them: what `is_random` asks, of a shorter value or of letters alone."""
+    if _NAME_PATH.match(value):
+        return False
     if is_random(value):
         return True
     if value.isalpha() and value.isascii():

@@ -18,7 +18,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 # stand-in colour -> CSS variable
 COLOURS = {"#010101": "var(--ink)", "#020202": "var(--soft)", "#030303": "var(--line)", "#040404": "var(--one)", "#050505": "var(--two)"}
@@ -85,9 +85,9 @@ def bars(rows: Sequence[tuple[str, float, str]], x: str, limit: float | None = N
         for at, (_, value, text) in enumerate(rows):
             axes.text(value + end * 0.012, at, text, va="center", ha="left", color=INK, fontsize=8.5)
         axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], color=INK)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)  # the first on top, no room left over
         axes.set_xlim(0, end * 1.22)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(FixedLocator([limit * at / 4 for at in range(5)]) if limit else MaxNLocator(4))
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(x)
