@@ -30,7 +30,7 @@ from phase1_data import dedup, join
 from phase1_data.engine import Engine, Shard, join_parts, pending_bytes, remove_work, run_shards, shards_of, work_folder
 from phase1_data.license import allowed
 from phase1_data.params import CleanParams
-from phase1_data.quality import broken_rules, measure
+from phase1_data.quality import Properties, broken_rules, measure
 from phase1_data.shingles import shingle_set
 
 MADE_BY = "python -m phase1_data ingest"
@@ -52,12 +52,17 @@ _DECIDED_LATER = ("dup_of", "similarity", "dup_cluster")
 JUDGED = pa.schema([field for field in PROPERTIES if field.name not in _DECIDED_LATER])
 
 
+def all_broken(license_id: str, properties: Properties, params: CleanParams) -> list[tuple[str, str]]:
+    """Every rule that a file breaks, the licence first, with the value that broke each."""
+    policy = params.licenses if isinstance(params.licenses, str) else frozenset(params.licenses)
+    broken = [] if allowed(license_id, policy) else [("license", license_id)]
+    return broken + broken_rules(properties, params)
+
+
 def judge(row: Row, params: CleanParams) -> Row:
     """Measure one file and name the rules that it breaks, the licence first; a pure function of it, so it runs anywhere."""
-    policy = params.licenses if isinstance(params.licenses, str) else frozenset(params.licenses)
     properties = measure(row["content"], row["path"], row["lang"])
-    broken = [] if allowed(row["license"], policy) else [("license", row["license"])]
-    broken += broken_rules(properties, params)
+    broken = all_broken(row["license"], properties, params)
     reason, value = broken[0] if broken else ("", "")
     return {
         **{name: row[name] for name in HEAD},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from core.errors import errors_in_one_line
+from core.errors import InputError, errors_in_one_line
 from core.params import PARAMS_FILE, load_params
 from phase1_data.params import CleanParams, IngestParams, SamplesParams, ScrubParams
 
@@ -19,6 +20,7 @@ Out = Annotated[Path, typer.Option(help="Folder that holds one folder per step."
 Reports = Annotated[Path | None, typer.Option(help="Where the data card goes; default eval/reports, or OUT/reports with another --out.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="File with the profiles and their sections.")]
 Profile = Annotated[str | None, typer.Option(help="Profile to use; default: the file's `profile:` key.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -107,6 +109,30 @@ def labelled(
 
     with errors_in_one_line():
         typer.echo(f"{output}: {card_recall.write(output, seed):,} rows")
+
+
+@app.command()
+def preview(out: Out = OUT, params: ParamsFile = PARAMS_FILE, profile: Profile = None, as_json: AsJson = False) -> None:
+    """What each threshold of clean would take away, at its value and at others, before it does."""
+    from phase1_data import preview as step
+    from phase1_data import preview_table
+
+    with errors_in_one_line():
+        figures = step.run(out, load_params(CleanParams, "clean", params, profile))
+        if as_json:
+            typer.echo(json.dumps(figures, indent=2))
+        else:
+            preview_table.show(figures)
+
+
+@app.command()
+def explain(files: Annotated[list[str], typer.Argument(help="Text files, or - for stdin.")], as_json: AsJson = False) -> None:
+    """Why something in a file is masked and what looks like it stays, without showing the values."""
+    from phase1_data import explain_page
+
+    with errors_in_one_line():
+        if not explain_page.show(files, as_json):
+            raise typer.Exit(InputError.exit_code)
 
 
 @app.command()

@@ -79,7 +79,7 @@ class _Piece(NamedTuple):
     names: frozenset[str]
 
 
-@functools.lru_cache(maxsize=512)  # files of a folder are one another's context
+@functools.lru_cache(maxsize=64)  # files of a folder are one another's context
 def _pieces(content: str, lang: str) -> tuple[_Piece, ...]:
     texts = (content[span.start : span.end].rstrip("\n") for span in chunks(content, lang))
     return tuple(_Piece(text, frozenset(NAME.findall(text))) for text in texts)
