@@ -4,8 +4,8 @@
 
 In:  the Python files installed here, repeated under other names: every word of four small letters or more gets the copy's
      number, keywords left alone, so that a copy parses as the original does and is no near-duplicate of it
-Out: a table: each step's seconds, MB/s per core, largest memory of the whole process tree (resident sizes added up, so pages
-     that processes share count more than once)
+Out: a table: each step's seconds, MB/s per core, largest memory of the whole process tree (a page that processes share counts
+     once; where the system cannot tell, as often as it is shared)
 
 The steps run as a user runs them, `python -m phase1_data <step>`, each in its own process.
 """
@@ -36,7 +36,7 @@ COLUMNS = pa.schema([("content", pa.string()), ("repo", pa.string()), ("path", p
 KEPT = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins)}
 TOKEN = re.compile(r"\w+|\W+")
 RENAMED = re.compile(r"\w*[a-z]{4}")
-SAMPLED = 0.05  # seconds between looks at the memory
+SAMPLED = 0.2  # seconds between looks at the memory
 
 
 def originals() -> Iterator[tuple[str, str, str]]:
@@ -110,14 +110,23 @@ def watched(command: list[str]) -> tuple[float, float]:
         resident = 0
         for process in [child, *_children(child)]:
             try:
-                resident += process.memory_info().rss
-            except psutil.Error:
+                resident += held(process)
+            except (psutil.Error, OSError):
                 continue  # ended meanwhile
         peak = max(peak, resident)
         time.sleep(SAMPLED)
     if child.returncode:
         raise CheckFailed(f"`{' '.join(command)}` ended with {child.returncode}: see above")
     return time.perf_counter() - started, peak
+
+
+def held(process: psutil.Process) -> int:
+    """Bytes that a process holds: a page it shares counts in part (Pss of Linux), elsewhere its resident size."""
+    rollup = Path(f"/proc/{process.pid}/smaps_rollup")
+    if not rollup.is_file():
+        return int(process.memory_info().rss)
+    found = re.search(r"^Pss:\s+(\d+) kB", rollup.read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
