@@ -223,10 +223,11 @@ def _parquet_rows(file: Path) -> Iterator[tuple[Row, str]]:
             known = [name for name in names if any(name in theirs for theirs in COLUMNS.values())]
             if not set(known) & set(COLUMNS["content"]):
                 _Columns(file).of(dict.fromkeys(names))
-            for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=known):
-                for row in _python(batch):
-                    yield row, "utf8"
-                    read += 1
+            for number in range(table.num_row_groups):  # asked for as a whole, the bytes of every group read so far are kept
+                for batch in table.iter_batches(PARQUET_ROWS, row_groups=[number], columns=known):
+                    for row in _python(batch):
+                        yield row, "utf8"
+                        read += 1
     except (pa.ArrowException, OSError) as error:
         why = f"{file} is damaged or no Parquet ({str(error)[:80]})"
         raise Unusable("damaged_parquet", f"after row {read}", why) from None
