@@ -40,14 +40,15 @@ class Scrubbed(NamedTuple):
     row: Row
     reason: str = ""
     value: str = ""
+    clean: bool = False  # nothing was found in it, so it was not touched
 
 
 def scrub(row: Row, max_masked_share: float) -> Scrubbed:
     """Mask one file; a pure function of it, so it runs anywhere."""
     before = row["content"]
+    if not find(before):
+        return Scrubbed({**row, "redactions": []}, clean=True)
     content, redactions = mask(before)
-    if not redactions:
-        return Scrubbed({**row, "redactions": []})
     kept = len(content) - sum(redaction.end - redaction.start for redaction in redactions)
     share = 1 - kept / len(before)
     scrubbed = {**row, "content": content, "redactions": [redaction._asdict() for redaction in redactions]}
@@ -77,7 +78,7 @@ def scrub_shard(shard: Shard, params: ScrubParams) -> Row:
     clean: set[bytes] = set()
     for row in shard.table().to_pylist():
         done = scrub(row, params.max_masked_share)
-        if not done.row["redactions"]:
+        if done.clean:
             clean.add(digest(done.row["content"]))
         counts["files_in"] += 1
         counts["bytes_in"] += row["n_bytes"]

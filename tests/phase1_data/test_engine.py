@@ -73,7 +73,14 @@ _code = ROOT
 def start(step: str, out: Path, params: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "phase1_data", step, "--out", str(out), "--params", str(params)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_code)}
-    return subprocess.Popen(command, cwd=_code, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=_code, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_ctrl_c
+    )
+
+
+def listen_to_ctrl_c() -> None:
+    """What runs in the background of a shell inherits that Ctrl-C is ignored, and would hand it on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(step: str, out: Path, params: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import json
 import os
@@ -303,7 +304,8 @@ def test_a_run_that_is_stopped_leaves_no_output_and_no_worker(tmp_path, many, st
     fifo = tmp_path / "in.fifo"
     os.mkfifo(fifo)
     whole = command("--input", fifo, "--output", tmp_path / "out.jsonl", "--workers", 2)
-    with subprocess.Popen(whole, cwd=ROOT, stderr=subprocess.PIPE) as process:
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in the background of a shell it is ignored
+    with subprocess.Popen(whole, cwd=ROOT, stderr=subprocess.PIPE, preexec_fn=listen) as process:
         with fifo.open("wb") as writer:
             writer.write(many.read_bytes())  # all but what stands in the pipe was read, and the end has not come
             writer.flush()
