@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from core import scrub
+from core.decode import Answer, batches
 from core.manifest import Run, versions_of
 from core.progress import track
 from core.records import Row
-from eval import decode, gguf_model, holes, metrics, models
-from eval.decode import Answer, batches
+from eval import gguf_model, holes, metrics, models
 from eval.holes import Asked, Vocabulary
 from eval.params import EvaluateParams
 from eval.rows import Ledger
 
-JUDGES = (decode, gguf_model, holes, metrics, models)
+JUDGES = (gguf_model, holes, metrics, models)
 CODE = (*sorted(Path(str(scrub.__file__)).parent.glob("*.py")), *(Path(str(module.__file__)) for module in JUDGES))
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "llama-cpp-python", "tokenizers", "rapidfuzz")
 
@@ -54,24 +55,41 @@ def row_of(asked: Asked, answer: Answer, vocabulary: Vocabulary) -> Row:
     }
 
 
+Answered = dict[str, tuple[str, list[Row]]]  # sha256 of weights -> the model that has answered with them, and its rows
+
+
 def rows_of(
-    model: models.Model, asked: Sequence[Asked], vocabulary: Vocabulary, ledger: Ledger, where: models.Machine, params: EvaluateParams
+    model: models.Model,
+    asked: Sequence[Asked],
+    vocabulary: Vocabulary,
+    ledger: Ledger,
+    where: models.Machine,
+    params: EvaluateParams,
+    answered: Answered,
 ) -> list[Row]:
     """Rows of one model in the order of `asked`; goes on where an interrupted run stopped.
 
-    The batches are those of an uninterrupted run, so that the figures are the same to the last digit.
+    The batches are those of an uninterrupted run, so that the figures are the same to the last digit. A model whose weights are, bit
+    for bit, those of one in `answered` (a merge is, on a CPU, of the adapter that ships) gets that one's rows.
     """
     done = {f"{row['sample_id']} {row['order']}": row for row in ledger.started()}
     plan = batches([one.question for one in asked], params.batch)
     open_batches = [batch for batch in plan if any(asked[i].key not in done for i in batch)]
     room = max(len(one.question.prompt) + max(len(one.question.middle), params.max_new_tokens) for one in asked) + 1
-    with models.opened(model, where, vocabulary.codec.tokens.end, vocabulary.stops, params.max_new_tokens, room) as ask:
+    with models.opened(model, where, vocabulary.codec.tokens.end, vocabulary.stops, params.max_new_tokens, room) as (ask, weights):
+        if weights is not None and weights in answered:
+            same, rows = answered[weights]
+            print(f"{model.name}: the weights of {same}, bit for bit; its answers are taken", file=sys.stderr, flush=True)
+            return rows
         for batch in track(open_batches, model.name, unit=f"batches of {params.batch}"):
             answers = ask([asked[i].question for i in batch])
             found = [row_of(asked[i], one, vocabulary) for i, one in zip(batch, answers, strict=True)]
             ledger.add(found)
             done |= {f"{row['sample_id']} {row['order']}": row for row in found}
-    return [done[one.key] for one in asked]
+    rows = [done[one.key] for one in asked]
+    if weights is not None:
+        answered[weights] = (model.name, rows)
+    return rows
 
 
 def run(samples: Path, places: models.Places, out: Path, params: EvaluateParams) -> None:
@@ -85,7 +103,8 @@ def run(samples: Path, places: models.Places, out: Path, params: EvaluateParams)
     chain, vocabulary = models.chain(params.models, places), Vocabulary.of(places.base)
     held, dropped = holes.read(samples, params.splits, params.holes)
     asked, too_long = holes.ask(held, params.orders, vocabulary, params.max_new_tokens)
-    reused = [model.name for model in chain if answer_all(model, asked, vocabulary, out, where, params)]
+    answered: Answered = {}
+    reused = [model.name for model in chain if answer_all(model, asked, vocabulary, out, where, params, answered)]
     counts = {
         "holes": dict(sorted(Counter(one.row["split"] for one in held).items())),
         "asked": len(asked),
@@ -98,11 +117,17 @@ def run(samples: Path, places: models.Places, out: Path, params: EvaluateParams)
 
 
 def answer_all(
-    model: models.Model, asked: Sequence[Asked], vocabulary: Vocabulary, out: Path, where: models.Machine, params: EvaluateParams
+    model: models.Model,
+    asked: Sequence[Asked],
+    vocabulary: Vocabulary,
+    out: Path,
+    where: models.Machine,
+    params: EvaluateParams,
+    answered: Answered,
 ) -> bool:
     """See that a model's rows are there; True if they were already."""
     ledger = Ledger(out, model.name, key_of(model, asked, params, where.reason))
     if ledger.finished:
         return True
-    ledger.finish(rows_of(model, asked, vocabulary, ledger, where, params))
+    ledger.finish(rows_of(model, asked, vocabulary, ledger, where, params, answered))
     return False

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from core.decode import Question, Reading
 from core.errors import InputError, MachineError
-from eval.decode import Question, Reading
 
 try:
     import llama_cpp

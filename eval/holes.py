@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
+from core.decode import Question
 from core.errors import InputError
 from core.fim import IM_END, IM_START, Chunk, Codec, Hole, Order, codec_of
 from core.records import Row, read_json, read_parquet
-from eval.decode import Question
 from eval.metrics import Frame, frame
 
 MADE_BY = "python -m phase1_data samples"

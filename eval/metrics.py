@@ -8,16 +8,13 @@ Nothing is cut from a completion before it is judged, but for the token that end
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
-from rapidfuzz import fuzz
-
 from core import scrub
+from core.completion import compare
 from core.fim import Hole
 from core.syntax import parses
 
-LEAD_CHARS = 8  # characters of suffix, blanks left out, that must stand in a completion to call it a repeat
 MAX_CUT_LINES = 12  # lines of the window given up at either end in search of something that parses
 
 
@@ -29,48 +26,16 @@ class Frame(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One completion, judged."""
+    """One completion, judged: what core.completion says of its text, and what only this file looks at."""
 
-    exact: bool  # equal to the truth, character by character
-    exact_stripped: bool  # equal but for blank space at either end
-    first_line: bool  # first line that is not blank equal, its ends stripped (Qwen2.5-Coder's hm_fim)
-    similarity: float  # 0 to 100, rapidfuzz.fuzz.ratio: 2 x common subsequence / both lengths
+    exact: bool
+    exact_stripped: bool
+    first_line: bool
+    similarity: float
     parses: bool | None  # the file around it still parses; None where that cannot be judged
-    overrun: bool  # wrote the truth and went on, or ran into what stands after the hole
-    suffix_repeat: bool  # wrote again what stands after the hole
+    overrun: bool
+    suffix_repeat: bool
     leaks: list[str]  # kinds of the spans shaped like a secret or personal data
-
-
-def first_line(text: str) -> str:
-    """The first line that is not blank, stripped; empty if there is none."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
-
-
-def squeeze(text: str) -> str:
-    """The text without blank space."""
-    return re.sub(r"\s+", "", text)
-
-
-def suffix_lead(suffix: str) -> str:
-    """The first whole lines of a suffix that hold LEAD_CHARS characters together, squeezed; empty if it is shorter."""
-    lead = ""
-    for line in suffix.splitlines():
-        lead += squeeze(line)
-        if len(lead) >= LEAD_CHARS:
-            return lead
-    return ""
-
-
-def repeats_suffix(completion: str, middle: str, suffix: str) -> bool:
-    """Whether the completion holds the start of the suffix, and more often than the truth does."""
-    lead = suffix_lead(suffix)
-    return bool(lead) and squeeze(completion).count(lead) > squeeze(middle).count(lead)
-
-
-def overruns(completion: str, middle: str) -> bool:
-    """Whether the completion is the truth and then something more than blank space."""
-    truth = middle.rstrip()
-    return bool(truth) and completion.startswith(truth) and bool(completion[len(truth) :].strip())
 
 
 def _indent(line: str) -> int:
@@ -124,16 +89,10 @@ def _until_dedent(suffix: str, indent: int) -> str:
 
 def score(hole: Hole, completion: str, lang: str, around: Frame | None) -> Score:
     """Judge one completion; `around` is `frame(hole, lang)`, computed once per hole."""
-    repeated = repeats_suffix(completion, hole.middle, hole.suffix)
-    exact = completion == hole.middle
+    text = compare(completion, hole.middle, hole.suffix)
     return Score(
-        exact=exact,
-        exact_stripped=completion.strip() == hole.middle.strip(),
-        first_line=first_line(completion) == first_line(hole.middle),
-        similarity=round(fuzz.ratio(completion, hole.middle), 4),
-        parses=None if around is None else exact or bool(parses(around.head + completion + around.tail, lang)),
-        overrun=repeated or overruns(completion, hole.middle),
-        suffix_repeat=repeated,
+        **text._asdict(),
+        parses=None if around is None else text.exact or bool(parses(around.head + completion + around.tail, lang)),
         leaks=sorted(found.kind for found in scrub.find(completion)),
     )
 

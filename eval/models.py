@@ -3,15 +3,17 @@
 In:  the folders and files that phases 2 and 3 wrote
 Out: Model (name, parent, hash), and a function from questions to answers
 
-    base --SFT--> sft --DPO--> dpo --merge--> merged --quantize--> q4_k_m
+    base --SFT--> sft --DPO--> dpo --gates--> merged --quantize--> q4_k_m
 
-sft and dpo are the base under an adapter, the base in NF4 where it was trained so.
+sft and dpo are the base under an adapter as it was trained, whether its gate let it through or not; merged comes from the one that
+ships. On a CPU an adapter is asked merged into the float32 base, rounded to NF4 where it was trained on that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,15 +22,16 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_log
 
+from core import decode, nf4
+from core.decode import Answer, Question, TorchBatch
 from core.errors import InputError, MachineError
 from core.manifest import MANIFEST, sha256_of
 from core.records import read_json
-from eval import decode
-from eval.decode import Answer, Question, TorchBatch
 from eval.gguf_model import SEQUENCES, GgufBatch, GgufModel
 from eval.params import ModelName
 
 Ask = Callable[[Sequence[Question]], list[Answer]]
+NAMES_ONLY = ("_name_or_path", "architectures", "dtype", "transformers_version", "quantization_config")  # of a configuration
 MADE_BY = {
     "base": "python -m phase2_train base",
     "sft": "python -m phase2_train sft",
@@ -75,7 +78,12 @@ def chain(names: Sequence[ModelName], places: Places) -> list[Model]:
     Raises:
         InputError: one is missing; names the command that makes it.
     """
-    came_from: dict[ModelName, ModelName] = {"sft": "base", "dpo": "sft", "merged": _merged_from(places), "q4_k_m": "merged"}
+    came_from: dict[ModelName, ModelName] = {
+        "sft": "base",
+        "dpo": _dpo_from(places),
+        "merged": _merged_from(places),
+        "q4_k_m": "merged",
+    }
     files: dict[ModelName, tuple[Path, ...]] = {
         "base": (places.base,),
         "sft": (places.base, places.sft / "adapter"),
@@ -106,12 +114,26 @@ def _bits(places: Places) -> int:
     return int(read_json(places.sft / MANIFEST, MADE_BY["sft"]).get("params", {}).get("sft", {}).get("bits", 16))
 
 
+def _dpo_from(places: Places) -> ModelName:
+    """What DPO started from: the SFT adapter, or the bare base where the gate after SFT shipped that."""
+    manifest, sft = places.dpo / MANIFEST, places.sft / "adapter"
+    parent = read_json(manifest, MADE_BY["dpo"]).get("parent") if manifest.is_file() else None
+    return "base" if parent is not None and sft.is_dir() and parent != sha256_of(sft) else "sft"
+
+
 def _merged_from(places: Places) -> ModelName:
     """The model whose adapter was merged, as the merge's manifest says; dpo where it does not."""
     if not (places.merged / MANIFEST).is_file():
         return "dpo"
-    adapter = read_json(places.merged / MANIFEST, MADE_BY["merged"]).get("params", {}).get("merge", {}).get("adapter")
-    return {"sft": "sft", "none": "base"}.get(adapter, "dpo")  # type: ignore[return-value]
+    step = read_json(places.merged / MANIFEST, MADE_BY["merged"]).get("counts", {}).get("shipped")
+    return step if step in ("base", "sft") else "dpo"
+
+
+class Opened(NamedTuple):
+    """A model that is loaded: how it is asked, and the sha256 of its weights where equal weights give equal answers (None on a GPU)."""
+
+    ask: Ask
+    weights: str | None
 
 
 class Machine(NamedTuple):
@@ -138,34 +160,51 @@ def machine(wanted: str) -> Machine:
 
 
 def load(folder: Path, adapter: Path | None, bits: int, where: Machine) -> Any:
-    """A transformers model, under its adapter if it has one.
+    """A transformers model with its adapter, if it has one.
 
-    bits 4 loads the base in NF4 with double quantization (QLoRA, Dettmers et al. 2023), as it was trained.
+    bits 4: the base as QLoRA trains on it (NF4 with double quantization, Dettmers et al. 2023). On a CPU the rounded weights stand in
+    float32 and the adapter is merged in; a GPU runs bitsandbytes' layers under the adapter.
     """
     transformers_log.set_verbosity_error()
     transformers_log.disable_progress_bar()
-    nf4 = BitsAndBytesConfig(
+    packed = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=where.dtype
     )
+    on_gpu = where.device != "cpu"
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=where.dtype, quantization_config=nf4 if bits == 4 else None, device_map={"": where.device}
+        folder, dtype=where.dtype, quantization_config=packed if bits == 4 and on_gpu else None, device_map={"": where.device}
     )
+    if bits == 4 and not on_gpu:
+        nf4.round_layers(model)
     if adapter is None:
         return model
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, adapter)
+    adapted = PeftModel.from_pretrained(model, adapter)
+    return adapted if on_gpu else adapted.merge_and_unload()
+
+
+def weights_of(model: Any) -> str:
+    """sha256 of a model's configuration and weights, whatever files they came from."""
+    said = {key: value for key, value in model.config.to_dict().items() if key not in NAMES_ONLY}
+    total = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.contiguous().numpy())
+    return total.hexdigest()
 
 
 @contextlib.contextmanager
-def opened(model: Model, where: Machine, end: int, stops: Container[int], limit: int, room: int) -> Iterator[Ask]:
+def opened(model: Model, where: Machine, end: int, stops: Container[int], limit: int, room: int) -> Iterator[Opened]:
     """Load a model and hand out the function that asks it; `room` is the most tokens a row takes, answer included."""
     if model.name == "q4_k_m":
         with GgufModel(model.files[0], room) as gguf:
-            yield lambda questions: _in_groups(gguf, questions, end, stops, limit)
+            yield Opened(lambda questions: _in_groups(gguf, questions, end, stops, limit), None)
         return
-    network = decode.Network.of(load(model.files[0], model.files[1] if len(model.files) > 1 else None, model.bits, where))
-    yield lambda questions: decode.answer(TorchBatch(network, questions, limit), questions, end, stops, limit)
+    loaded = load(model.files[0], model.files[1] if len(model.files) > 1 else None, model.bits, where)
+    weights = weights_of(loaded) if where.device == "cpu" else None
+    network = decode.Network.of(loaded)
+    yield Opened(lambda questions: decode.answer(TorchBatch(network, questions, limit), questions, end, stops, limit), weights)
 
 
 def _in_groups(gguf: GgufModel, questions: Sequence[Question], end: int, stops: Container[int], limit: int) -> list[Answer]:

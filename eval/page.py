@@ -76,15 +76,15 @@ pre { margin: .3rem 0; padding: .7rem .9rem; background: var(--tint); border-rad
 """
 
 
-def html(title: str, lead: str, blocks: Sequence[Block]) -> str:
-    """The whole page."""
+def html(title: str, lead: str, blocks: Sequence[Block], first: Sequence[Block] = ()) -> str:
+    """The whole page; `first` stands above the lead."""
     headings = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
     nav = "".join(f'<a href="#{anchor(text)}">{escape(text)}</a>' for text in headings)
-    body = "".join(_group(kind, list(some)) for kind, some in groupby(blocks, type))
+    top, body = ("".join(_group(kind, list(some)) for kind, some in groupby(part, type)) for part in (first, blocks))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main><h1>{escape(title)}</h1>{_text(lead)}<nav>{nav}</nav>\n{body}</main></body></html>\n"
+        f"<body><main><h1>{escape(title)}</h1>{top}{_text(lead)}<nav>{nav}</nav>\n{body}</main></body></html>\n"
     )
 
 

@@ -23,6 +23,6 @@ class EvaluateParams(StageParams):
     device: Literal["any", "cuda"]  # cuda: refuse a machine without it
     bootstrap: int = Field(ge=100)  # resamples; 10,000 holds the ends of a 95% interval to about 2% of its width
     seed: int
-    gate: Literal["warn", "fail"]  # fail: exit 4 where a model is visibly worse than its parent
+    gate: Literal["warn", "fail"]  # fail: exit 4 where a model that ships is visibly worse than its parent
     max_gguf_loss_points: float = Field(ge=0)  # points of exact match the quantized file may lose and still be recommended
     examples: int = Field(ge=0)  # completions shown per group in the report

@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 from core.errors import InputError
 from core.manifest import MANIFEST
 from core.records import Row, read_json, read_parquet, write_json, write_text
+from core.statistics import Difference, Interval
 from eval import page
 from eval.document import Block, Chart, Code, Example, Finding, Heading, Mark, Table, Text, markdown
 from eval.models import Model
 from eval.params import EvaluateParams
-from eval.statistics import Difference, Interval
-from eval.summary import BY_NAME, COMPARED, DECISIVE, Metric, Scope, Step, Summary, flat, span_family, summarize
+from eval.ships import first_lines, read_gates
+from eval.summary import BY_NAME, COMPARED, DECISIVE, Metric, Scope, Step, Summary, flat, span_family, summarize, tells
 
 TITLE = "Are the completions better, and how fast are they?"
 NAMES = {"base": "base", "sft": "SFT", "dpo": "DPO", "merged": "merged", "q4_k_m": "Q4_K_M"}
@@ -46,7 +47,7 @@ class Sources(NamedTuple):
     quantize: Path
     serve: Path
     data_card: Path
-    root: Path  # of the phases, for */out/runs/*.json
+    root: Path  # of the phases, for */out/runs/*.json and the verdicts of the gates
 
 
 # ---- numbers in words
@@ -116,6 +117,8 @@ def finding(summary: Summary, step: Step) -> Finding:
         f"loss {with_range(loss, BY_NAME['loss'], True)} nats per token. A change of exact match under "
         f"{number(exact.smallest_visible, BY_NAME['exact_match'])} points would not have shown."
     )
+    if (exact.gained, exact.lost) == (0, 0) and not any([likeness.low, likeness.high, loss.low, loss.high]):
+        text = f"The same answers and the same loss on all {exact.n:,} holes."
     tone = {"better": "good", "worse": "bad", "mixed": "bad"}.get(step.verdict, "even")
     return Finding(f"{name} ({NAMES[step.child]} against {NAMES[step.parent]})", step.verdict, text, tone)
 
@@ -135,14 +138,16 @@ def verdict(summary: Summary, sizes: Mapping[str, int], params: EvaluateParams, 
 
 
 def choice(summary: Summary, params: EvaluateParams, sizes: Mapping[str, int], found: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Answer, reason and tone: the quantized file unless a step did visible harm; then what to set instead."""
+    """Answer, reason and tone: the quantized file unless a step on the way to it did visible harm; then what to set instead."""
     leading = [step for step in summary.steps if step.scope == summary.scopes[0]]
     steps = {step.child: step for step in reversed(leading)}  # the step from a model's own parent, which stands first
-    harm = next((steps[name] for name in ("sft", "dpo", "merged") if name in steps and steps[name].verdict == "worse"), None)
+    harm = next(
+        (steps[name] for name in reversed(summary.way) if name in ("sft", "dpo", "merged") and steps[name].verdict == "worse"), None
+    )
     if harm and harm.parent == "base":
         return "the base", "Fine-tuning did harm here. Set `merge.adapter: none` and run `dvc repro`, or train on more code.", "bad"
     if harm and harm.child == "dpo":
-        return "the SFT model", "Preference optimization did harm. Set `merge.adapter: sft` and run `dvc repro`.", "bad"
+        return "the SFT model", "Preference optimization did harm its gate did not see: set `merge.adapter: sft`, run `dvc repro`.", "bad"
     if harm:
         return (
             "none of them yet",
@@ -247,14 +252,14 @@ def steps_table(summary: Summary) -> Iterator[Block]:
                     continue
                 moved = f"+{d.gained} −{d.lost}" if d.gained is not None else DASH
                 visible = number(d.smallest_visible, metric)
-                good = "" if not d.visible else "better" if d.value * metric.better > 0 else "worse"
+                good = {1: "better", -1: "worse"}.get(tells(name, d), "")
                 label = f"{NAMES[step.parent]} → {NAMES[step.child]}"
                 rows.append([label, metric.label, with_range(d, metric, True), moved, p_value(d.p), visible, f"{d.n:,}", good])
         yield Table(["step", "metric", "difference", "holes", "McNemar p", "smallest visible", "n", ""], rows, words=(1, 7))
     yield Text(
         "Differences of rates are in points of percent. A difference is called visible where McNemar's exact test has p < 0.05 (rates) or "
-        "the bootstrap interval leaves out 0 (means, drawn by file). Three figures decide a verdict, so about one step in eight "
-        "would show something by chance alone."
+        "the bootstrap interval leaves out 0 (means, drawn by file), and where what is left does not round to nothing. Three figures "
+        "decide a verdict, so about one step in eight would show something by chance alone."
     )
 
 
@@ -437,7 +442,8 @@ def method(manifest: Mapping[str, Any]) -> Iterator[Block]:
         "Every model gets the same prompts, token for token, and writes greedily; nothing is cut from what it writes before it is judged, "
         "but for the token that ended it. Exact match compares the whole middle, character by character. Edit similarity is "
         "`rapidfuzz.fuzz.ratio`, 0 to 100. Loss is measured on the truth and its end token, so it moves even where no completion "
-        "changes. SFT and DPO run as an adapter over the base they were trained on; the GGUF runs in process through llama.cpp."
+        "changes. SFT and DPO are asked as they were trained, whether their gate let them through or not: with the base in NF4 where "
+        "`sft.bits` is 4, on a CPU as float32 weights with the adapter merged in. The GGUF runs in process through llama.cpp."
     )
     yield Text(
         "Rates have Wilson's interval, differences of rates that of Bonett and Price; means have a percentile bootstrap over files, "
@@ -531,8 +537,9 @@ def run(sources: Sources, out: Path, params: EvaluateParams) -> Summary:
     summary = summarize(chain, rows, shown)
     device = (optional(sources.rows.parent / "runs" / "evaluate.json") or {}).get("device", "Device not recorded")
     blocks, lead = build(summary, rows, sources, manifest, shown), opening(summary, manifest, str(device))
-    write_text(out / "report.md", markdown(TITLE, [Text(lead), *blocks]))
-    write_text(out / "report.html", page.html(TITLE, lead, blocks))
+    first = list(first_lines(read_gates(sources.root)))
+    write_text(out / "report.md", markdown(TITLE, [*first, Text(lead), *blocks]))
+    write_text(out / "report.html", page.html(TITLE, lead, blocks, first))
     write_json(out / "metrics.json", flat(summary))
     plots(summary, ("exact_match", "first_line_match", "edit_similarity"), out / "plots" / "quality.csv")
     plots(summary, ("loss", "bits_per_byte"), out / "plots" / "loss.csv")

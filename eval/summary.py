@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from core.records import Row
+from core.statistics import Difference, Interval, difference_of_rates, difference_of_ratios, ratio, wilson
 from eval.models import Model
 from eval.params import EvaluateParams
-from eval.statistics import Difference, Interval, difference_of_rates, difference_of_ratios, ratio, wilson
 
 Verdict = Literal["better", "worse", "mixed", "no visible difference"]
 
@@ -48,7 +48,6 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 RATES = {"exact", "exact_stripped", "first_line", "parses", "ended", "overrun", "suffix_repeat"}
 COMPARED = ("exact_match", "first_line_match", "edit_similarity", "loss", "parse_rate", "ended_rate")
 DECISIVE = ("exact_match", "edit_similarity", "loss")  # the verdict is read from these
-FLOOR = {"loss": 0.0005}  # nats per token; the same sums in another order differ by less, and consistently enough to be "visible"
 
 
 class Scope(NamedTuple):
@@ -83,6 +82,15 @@ class Summary(NamedTuple):
     leaks: dict[str, Counter[str]]  # model -> kind -> spans
     files: int  # that the holes come from
     repos: int
+
+    @property
+    def way(self) -> list[str]:
+        """The last model and those it came from, last first: what ships. A step that its gate refused is not on it."""
+        parents = {step.child: step.parent for step in reversed(self.steps) if step.scope == self.scopes[0]}  # a model's own stands first
+        found = [self.models[-1]]
+        while found[-1] in parents:
+            found.append(parents[found[-1]])
+        return found
 
     def step(self, child: str, parent: str | None = None, scope: Scope | None = None) -> Step | None:
         """The comparison of a model (with its parent, in the first scope, unless told otherwise)."""
@@ -129,13 +137,23 @@ def compare(child: Sequence[Row], parent: Sequence[Row], metric: Metric, params:
     return difference_of_ratios([a for a, _, _ in both], [b for _, b, _ in both], under, files, params.bootstrap, params.seed)
 
 
+def tells(name: str, difference: Difference) -> int:
+    """1 where the child is visibly better in a metric, -1 where visibly worse, 0 where no difference shows.
+
+    A difference that a table shows as nothing is none, and neither is one whose interval begins there: the same sums in
+    another order differ by that much, and consistently enough to be told apart from nothing.
+    """
+    if not difference.n or not difference.visible:
+        return 0
+    metric = BY_NAME[name]
+    least = 0.5 * 10**-metric.digits / metric.scale
+    nearest = abs(difference.value) if difference.p is not None else min(abs(difference.low), abs(difference.high))
+    return 0 if nearest < least else metric.better * (1 if difference.value > 0 else -1)
+
+
 def verdict_of(differences: dict[str, Difference]) -> Verdict:
     """Better or worse if a decisive metric shows it and none shows the contrary."""
-    signs = {
-        BY_NAME[name].better * (1 if difference.value > 0 else -1)
-        for name, difference in differences.items()
-        if name in DECISIVE and difference.n and difference.visible and abs(difference.value) >= FLOOR.get(name, 0.0)
-    }
+    signs = {tells(name, difference) for name, difference in differences.items() if name in DECISIVE} - {0}
     return "mixed" if len(signs) > 1 else "better" if 1 in signs else "worse" if -1 in signs else "no visible difference"
 
 

@@ -5,9 +5,9 @@ from itertools import takewhile
 import pytest
 import torch
 
+from core import decode
+from core.decode import Answer, Network, Question, TorchBatch, answer, batches
 from core.fim import Hole
-from eval import decode
-from eval.decode import Answer, Network, Question, TorchBatch, answer, batches
 
 LIMIT = 10
 HOLES = [
@@ -137,3 +137,26 @@ def test_the_cache_never_moves(network, questions, vocabulary):
     answer(batch, questions[:3], vocabulary.codec.tokens.end, frozenset(), LIMIT)
     assert all(layer.used <= layer.room for layer in batch.layers)
     assert isinstance(decode.answer(TorchBatch(network, questions[:1], 1), questions[:1], 0, frozenset(), 1)[0], Answer)
+
+
+def test_a_model_is_the_same_after_it_was_asked(network, questions, vocabulary):
+    """Training goes on with a model that is asked in between: names, forward passes and weights stay."""
+    names, block = sorted(name for name, _ in network.body.named_modules()), network.last
+    ids = torch.tensor([questions[0].prompt])
+    with torch.inference_mode():
+        before = network.body(input_ids=ids).last_hidden_state
+        answer(TorchBatch(network, questions[:3], LIMIT), questions[:3], vocabulary.codec.tokens.end, frozenset(), LIMIT)
+        after = network.body(input_ids=ids).last_hidden_state
+    assert torch.equal(before, after)
+    assert sorted(name for name, _ in network.body.named_modules()) == names and "forward" not in vars(block)
+
+
+def test_rows_read_a_few_at_a_time_are_the_rows_read_at_once(network, questions, vocabulary, monkeypatch):
+    end, stops = vocabulary.codec.tokens.end, vocabulary.stops
+    monkeypatch.setattr(decode, "CPU_SLOTS", 10**9)
+    at_once = ask(network, questions, end, stops, 10)
+    for slots in (1, 500):
+        monkeypatch.setattr(decode, "CPU_SLOTS", slots)
+        found = ask(network, questions, end, stops, 10)
+        assert [one[:2] for one in found] == [one[:2] for one in at_once]
+        assert [one.nats for one in found] == pytest.approx([one.nats for one in at_once], rel=1e-5)

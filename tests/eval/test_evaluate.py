@@ -14,12 +14,12 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from core.decode import Answer
 from core.errors import InputError, MachineError
 from core.records import read_parquet, write_json
 from eval import evaluate, holes, models
 from eval import report as reports
 from eval.cli import app
-from eval.decode import Answer
 from eval.params import EvaluateParams
 from eval.rows import ROW, Ledger, stored_key
 
@@ -141,7 +141,7 @@ def test_a_secret_in_a_completion_is_counted_and_never_stored(evaluated, vocabul
     assert set(row) == set(ROW.names)
 
 
-def test_an_adapter_answers_as_the_model_it_is_merged_into(evaluated, base, tmp_path):
+def test_an_adapter_answers_as_the_model_it_is_merged_into(evaluated, base, tmp_path, capsys):
     """SFT runs as base and adapter; merging gives the same text and, but for rounding, the same loss."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -153,15 +153,24 @@ def test_an_adapter_answers_as_the_model_it_is_merged_into(evaluated, base, tmp_
     adapted.save_pretrained(tmp_path / "sft" / "adapter")
     adapted.merge_and_unload().save_pretrained(tmp_path / "merge")
     write_json(tmp_path / "sft" / "manifest.json", {"params": {"sft": {"bits": 16}}})
-    write_json(tmp_path / "merge" / "manifest.json", {"params": {"merge": {"adapter": "sft"}}})
+    write_json(tmp_path / "merge" / "manifest.json", {"counts": {"shipped": "sft"}})
     places = evaluated.places._replace(sft=tmp_path / "sft", merged=tmp_path / "merge")
     section = EvaluateParams.model_validate(
         json.loads((evaluated.rows / "manifest.json").read_text())["params"]["evaluate"] | {"models": ["base", "sft", "merged"], "holes": 4}
     )
     evaluate.run(evaluated.samples, places, tmp_path / "out" / "rows", section)
+    if models.machine("any").device == "cpu":  # equal weights are not asked twice
+        assert "merged: the weights of sft, bit for bit" in capsys.readouterr().err
     base_rows, sft, merged = (rows_in(tmp_path / "out" / "rows", name) for name in ("base", "sft", "merged"))
     assert [row["completion"] for row in sft] == [row["completion"] for row in merged]
     assert [row["nats"] for row in sft] == pytest.approx([row["nats"] for row in merged], rel=1e-4)
+    with torch.no_grad():
+        halved = AutoModelForCausalLM.from_pretrained(tmp_path / "merge", dtype=torch.float32)
+        halved.model.layers[0].mlp.down_proj.weight[0, 0] *= 0.5
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "merge", dtype=torch.float32)
+    again = models.load(base, tmp_path / "sft" / "adapter", 16, models.machine("any"))
+    if models.machine("any").device == "cpu":
+        assert models.weights_of(whole) == models.weights_of(again) != models.weights_of(halved)
     assert [row["nats"] for row in sft] != pytest.approx([row["nats"] for row in base_rows], rel=1e-3)
     assert [one.parent for one in models.chain(["base", "sft", "merged"], places)] == [None, "base", "sft"]
     write_json(tmp_path / "sft" / "manifest.json", {"params": {"sft": {"bits": 4}}})

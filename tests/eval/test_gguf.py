@@ -23,7 +23,7 @@ def answers(name, folder, questions, stops, limit):
     """Of one model through the door that the stage uses."""
     room = max(len(q.prompt) + max(len(q.middle), limit) for q in questions) + 1
     with models.opened(Model(name, None, (folder,), 16), models.machine("any"), min(stops), stops, limit, room) as asked:
-        return asked(questions)
+        return asked.ask(questions)
 
 
 @pytest.mark.parametrize("limit", [1, 12])

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.completion import first_line
 from core.fim import Hole
-from eval import metrics
 from eval.metrics import frame, masked, score
 
 HOLE = Hole("def add(a, b):\n    ", "\n\n\nprint(add(1, 2))\n", "return a + b")
@@ -104,4 +104,4 @@ def test_secrets_in_completions_are_counted_and_masked():
 
 
 def test_the_first_line_is_the_first_that_is_not_blank():
-    assert metrics.first_line("\n\n  x = 1 \ny") == "x = 1" and metrics.first_line(" \n") == metrics.first_line("") == ""
+    assert first_line("\n\n  x = 1 \ny") == "x = 1" and first_line(" \n") == first_line("") == ""

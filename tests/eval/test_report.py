@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import InputError
 from core.records import read_parquet, write_json, write_parquet
+from core.statistics import Difference
 from eval import page
 from eval import report as reports
 from eval.document import Code, Example, Heading, Mark, Table, Text, markdown
 from eval.params import EvaluateParams
 from eval.rows import ROW
-from eval.statistics import Difference
-from eval.summary import verdict_of
+from eval.summary import tells, verdict_of
 
 CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<script>alert(1)</script>\n</pre><img src=x onerror=alert(2)> &amp; ````\n`code` **strong** | cell"
@@ -270,3 +271,80 @@ def test_a_browser_shows_it_without_a_sideways_scroll(evaluation, tmp_path, widt
     shot = tmp_path / "shot.png"
     subprocess.run([*chromium, f"--screenshot={shot}", (tmp_path / "reports" / "report.html").as_uri()], capture_output=True, timeout=120)
     assert shot.stat().st_size > 20_000
+
+
+# ---- what the gates shipped
+
+
+def verdict_file(root: Path, step: str, verdict: str, ships: str, harms: list[str]) -> None:
+    figure = {"difference": -0.031, "low": -0.05, "high": -0.012, "p": 0.002, "smallest_visible": 0.02}
+    figures = dict.fromkeys(("exact_match", "edit_similarity", "overrun_rate", "loss"), figure)
+    write_json(
+        root / "phase2_train" / "out" / f"{step}_gate" / "gate.json",
+        {"gate": step, "verdict": verdict, "ships": ships, "harms": harms, "reasons": ["exact match fell", "so did `x`"], "n": 400,
+         "figures": figures},
+    )  # fmt: skip
+
+
+def test_the_first_lines_say_what_ships_and_why(evaluation, tmp_path):
+    params, sources = evaluation
+    verdict_file(sources.root, "sft", "ship child", "sft", [])
+    verdict_file(sources.root, "dpo", "ship parent", "sft", ["exact_match"])
+    md, html, _ = written(sources, tmp_path / "reports", params)
+    first = md.split("\n\n")[1]
+    assert first.startswith("- **The gate after preference optimization: ship the parent, SFT.** Exact match fell; so did `x`. ")
+    assert "exact match −3.1 [−5.0, −1.2] points (McNemar p 0.002)" in first and "under 2.0 points would not have shown" in first
+    found = Balanced(html)
+    assert found.text.index("ship the parent, SFT") < found.text.index("models, greedy")
+    assert '<div class="finding bad"><div class="question">The gate after preference optimization' in html
+
+
+def test_gates_that_passed_take_one_line_and_no_gate_none(evaluation, tmp_path):
+    params, sources = evaluation
+    assert written(sources, tmp_path / "none", params)[0].split("\n\n")[1].startswith("3 models, greedy")
+    for step in ("sft", "dpo"):
+        verdict_file(sources.root, step, "ship child", step, [])
+    lines = written(sources, tmp_path / "reports", params)[0].split("\n\n")
+    assert lines[1] == "What ships: DPO. Every gate of the training let its child through."
+
+
+def test_a_verdict_that_is_none_is_named(evaluation, tmp_path):
+    params, sources = evaluation
+    write_json(sources.root / "phase2_train" / "out" / "sft_gate" / "gate.json", {"verdict": "ship child"})
+    with pytest.raises(InputError, match="python -m phase2_train sft-gate"):
+        reports.run(sources, tmp_path / "reports", params)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "low", "high", "p", "sign"),
+    [
+        ("loss", -0.0004, -0.0006, -0.0002, None, 0),  # rounds to nothing
+        ("loss", -0.0012, -0.0020, -0.0004, None, 0),  # begins at what rounds to nothing
+        ("loss", -0.0012, -0.0018, -0.0006, None, 1),
+        ("edit_similarity", 0.3, 0.01, 0.5, None, 0),  # +0.3 [+0.0, +0.5]
+        ("edit_similarity", -0.3, -0.5, -0.1, None, -1),
+        ("exact_match", 0.0004, -0.001, 0.002, 0.01, 0),  # of 20,000 holes
+        ("exact_match", 0.02, -0.001, 0.04, 0.01, 1),  # the test decides, not the interval
+        ("exact_match", 0.02, 0.001, 0.04, 0.06, 0),
+        ("overrun_rate", 0.02, 0.001, 0.04, 0.01, -1),
+    ],
+)
+def test_what_a_table_shows_as_nothing_is_no_difference(name, value, low, high, p, sign):
+    assert tells(name, Difference(value, low, high, 1000, p, None, None, 1.0)) == sign
+
+
+def test_a_model_of_equal_weights_is_said_to_answer_the_same(evaluation, tmp_path):
+    params, sources = evaluation
+    set_chain(sources.rows, [("base", None), ("sft", "base"), ("merged", "sft")])
+    md = written(sources, tmp_path / "reports", params)[0]
+    assert "(merged against SFT): no visible difference.** The same answers and the same loss on all 14 holes." in md
+
+
+def test_harm_in_a_step_that_does_not_ship_is_no_reason_to_hold_back(evaluation, tmp_path):
+    """DPO is worse than SFT, and SFT was merged."""
+    params, sources = evaluation
+    set_chain(sources.rows, [("base", None), ("sft", "base"), ("dpo", "sft"), ("merged", "sft"), ("q4_k_m", "merged")])
+    for name, value in (("base", 0), ("sft", 1), ("dpo", 0), ("merged", 1), ("q4_k_m", 1)):
+        change(sources.rows, name, lambda at, row, value=value: {"exact": bool(value)})
+    md = written(sources, tmp_path / "reports", params)[0]
+    assert "(DPO against SFT): worse.**" in md and "- **Which file to use: model-q4_k_m.gguf.**" in md

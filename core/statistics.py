@@ -3,6 +3,8 @@
 In:  one number per hole (numpy arrays of equal length), seeds
 Out: 95% intervals, p-values, and the smallest difference that this many holes can show
 
+A gate may ask for another confidence than 95%; the evaluation does not.
+
 Rates get Wilson's interval and McNemar's exact test; means and ratios get a bootstrap over groups (files), because the
 holes of one file are alike and count for less than as many holes of different files.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -47,11 +50,12 @@ class Difference(NamedTuple):
     gained: int | None
     lost: int | None
     smallest_visible: float
+    alpha: float = ALPHA  # 1 - confidence of the interval
 
     @property
     def visible(self) -> bool:
-        """Whether the difference is told apart from none at 95%: by the test where there is one, else by the interval."""
-        return self.p < ALPHA if self.p is not None else self.low > 0 or self.high < 0
+        """Whether the difference is told apart from none: by the test where there is one, else by the interval."""
+        return self.p < self.alpha if self.p is not None else self.low > 0 or self.high < 0
 
 
 def wilson(hits: int, n: int) -> Interval:
@@ -79,20 +83,20 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
 
 
-def smallest_visible_rate(discordant: int, n: int) -> float:
+def smallest_visible_rate(discordant: int, n: int, alpha: float = ALPHA) -> float:
     """The smallest |gained - lost| / n that McNemar's test calls significant when `discordant` of n holes differ.
 
-    Fewer than 6 discordant holes cannot be significant however they fall; then 6 that all fall one way are the bound.
+    At 95%, fewer than 6 discordant holes cannot be significant however they fall; then 6 that all fall one way are the bound.
     """
     if n == 0:
         return math.nan
     for lost in range(discordant // 2, -1, -1):
-        if mcnemar_exact(discordant - lost, lost) < ALPHA:
+        if mcnemar_exact(discordant - lost, lost) < alpha:
             return (discordant - 2 * lost) / n
-    return 6 / n
+    return next(one for one in range(1, 64) if mcnemar_exact(one, 0) < alpha) / n
 
 
-def difference_of_rates(child: Sequence[bool], parent: Sequence[bool]) -> Difference:
+def difference_of_rates(child: Sequence[bool], parent: Sequence[bool], alpha: float = ALPHA) -> Difference:
     """Paired difference of two rates, McNemar's exact test, and the interval of Bonett and Price (2012).
 
     Raises:
@@ -102,12 +106,13 @@ def difference_of_rates(child: Sequence[bool], parent: Sequence[bool]) -> Differ
     n = len(pairs)
     gained, lost = sum(c and not p for c, p in pairs), sum(p and not c for c, p in pairs)
     if n == 0:
-        return Difference(math.nan, -1.0, 1.0, 0, 1.0, 0, 0, math.nan)
+        return Difference(math.nan, -1.0, 1.0, 0, 1.0, 0, 0, math.nan, alpha)
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    half = Z95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    z = Z95 if alpha == ALPHA else NormalDist().inv_cdf(1 - alpha / 2)
+    half = z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
     low, high = max(-1.0, up - down - half), min(1.0, up - down + half)
-    visible = smallest_visible_rate(gained + lost, n)
-    return Difference((gained - lost) / n, low, high, n, mcnemar_exact(gained, lost), gained, lost, visible)
+    visible = smallest_visible_rate(gained + lost, n, alpha)
+    return Difference((gained - lost) / n, low, high, n, mcnemar_exact(gained, lost), gained, lost, visible, alpha)
 
 
 @lru_cache(maxsize=8)
@@ -122,7 +127,9 @@ def _by_group(values: Floats, groups: Sequence[str]) -> Floats:
     return np.bincount(index, weights=values).astype(np.float64)
 
 
-def ratio(over: Sequence[float], under: Sequence[float], groups: Sequence[str], resamples: int, seed: int) -> Interval:
+def ratio(
+    over: Sequence[float], under: Sequence[float], groups: Sequence[str], resamples: int, seed: int, alpha: float = ALPHA
+) -> Interval:
     """Sum of `over` by sum of `under` (nats by tokens; a score by 1 is a mean), percentile bootstrap over groups.
 
     Raises:
@@ -135,17 +142,23 @@ def ratio(over: Sequence[float], under: Sequence[float], groups: Sequence[str], 
         groups = [str(index) for index in range(len(top))]
     weights = _weights(len(set(groups)), resamples, seed)
     drawn = (weights @ _by_group(top, groups)) / (weights @ _by_group(bottom, groups))
-    low, high = np.quantile(drawn, [ALPHA / 2, 1 - ALPHA / 2])
+    low, high = np.quantile(drawn, [alpha / 2, 1 - alpha / 2])
     return Interval(float(top.sum() / bottom.sum()), float(low), float(high), len(top))
 
 
 def difference_of_ratios(
-    child: Sequence[float], parent: Sequence[float], under: Sequence[float], groups: Sequence[str], resamples: int, seed: int
+    child: Sequence[float],
+    parent: Sequence[float],
+    under: Sequence[float],
+    groups: Sequence[str],
+    resamples: int,
+    seed: int,
+    alpha: float = ALPHA,
 ) -> Difference:
     """Paired difference of two ratios over the same `under` (tokens, bytes, or ones), bootstrapped over groups."""
     gap = np.asarray(child, np.float64) - np.asarray(parent, np.float64)
-    found = ratio(list(gap), under, groups, resamples, seed)
-    return Difference(*found, None, None, None, (found.high - found.low) / 2)
+    found = ratio(list(gap), under, groups, resamples, seed, alpha)
+    return Difference(*found, None, None, None, (found.high - found.low) / 2, alpha)
 
 
 def _columns(over: Sequence[float], under: Sequence[float], groups: Sequence[str]) -> tuple[Floats, Floats]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from eval.statistics import (
+from core.statistics import (
     ALPHA,
     difference_of_rates,
     difference_of_ratios,
@@ -154,3 +154,23 @@ def test_a_difference_of_means_is_paired(measured):
     same = difference_of_ratios(values, values, ones, files, 500, 17)
     assert better.visible and better.value == pytest.approx(1)
     assert not same.visible and same.smallest_visible == 0
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_confidence_moves_intervals_tests_and_what_is_visible_together(confidence):
+    alpha = 1 - confidence
+    child, parent = [True] * 12 + [False] * 88, [False] * 9 + [True] * 3 + [True] * 2 + [False] * 86
+    found = difference_of_rates(child, parent, alpha)
+    assert (found.gained, found.lost) == (9, 2)
+    assert found.p == pytest.approx(binomtest(9, 11).pvalue) and found.visible == (found.p < alpha)
+    assert mcnemar_exact(round((11 + 100 * found.smallest_visible) / 2), round((11 - 100 * found.smallest_visible) / 2)) < alpha
+    wide = difference_of_rates(child, parent, alpha / 2)
+    assert wide.low < found.low <= found.value <= found.high < wide.high
+    rng = np.random.default_rng(1)
+    mine, other, files = rng.normal(1, 1, 200), rng.normal(0.9, 1, 200), [str(at % 40) for at in range(200)]
+    means = [difference_of_ratios(list(mine), list(other), [1.0] * 200, files, 2000, 1, one) for one in (alpha, alpha / 2)]
+    assert means[1].low < means[0].low < means[0].value < means[0].high < means[1].high
+
+
+def test_without_a_discordant_hole_the_bound_is_what_all_on_one_side_would_need():
+    assert [round(400 * smallest_visible_rate(0, 400, alpha)) for alpha in (0.05, 0.01, 0.2)] == [6, 8, 4]
