@@ -6,45 +6,25 @@ Out: phase2_train/out/base, a Hugging Face folder that every later step reads; m
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Qwen2Config, Qwen2ForCausalLM
 
-from core.errors import AccessError, InputError, MachineError
-from core.manifest import Run, sha256_of
+from core.errors import AccessError, InputError
+from core.manifest import MANIFEST, Run, sha256_of
+from core.records import read_json
+from phase2_train.machine import Machine, machine
+from phase2_train.model_folder import BASE_MADE_BY, check
 from phase2_train.params import BaseParams
 from phase2_train.rows import load_codec, load_tokenizer
 
 SHIPPED = Path("phase2_train/tiny_base")
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*.json", "LICENSE")
-
-
-class Machine(NamedTuple):
-    """Where and in which precision the work is done, and why."""
-
-    device: str
-    dtype: torch.dtype
-    reason: str
-
-
-def machine(wanted: str = "any") -> Machine:
-    """Probe the machine.
-
-    Raises:
-        MachineError: CUDA is wanted and there is none.
-    """
-    if torch.cuda.is_available():
-        name, bf16 = torch.cuda.get_device_name(), torch.cuda.is_bf16_supported(including_emulation=False)
-        return Machine("cuda", torch.bfloat16 if bf16 else torch.float16, f"{name}, {'bfloat16' if bf16 else 'float16: no bfloat16 here'}")
-    if wanted == "cuda":
-        raise MachineError("this profile needs CUDA and none was found: set `profile: tiny` in params.yaml, or run it on a GPU machine")
-    return Machine("cpu", torch.float32, "no CUDA found: float32 on the CPU")
 
 
 def random_model(tokenizer_from: Path, out: Path, seed: int) -> None:
@@ -88,23 +68,6 @@ def download(repo: str, revision: str | None, out: Path) -> None:
         raise AccessError(f"the Hub has no model {repo!r} (or no access to it): mend base.model in params.yaml") from None
     except Exception as error:  # noqa: BLE001  # every transport error of three libraries means the same here
         raise AccessError(f"cannot fetch {repo} ({type(error).__name__}): set base.model to a local folder, or go online") from None
-
-
-def check(folder: Path) -> dict[str, Any]:
-    """The configuration of a model folder that this pipeline can adapt.
-
-    Raises:
-        InputError: not a Qwen2 model, weights or tokenizer missing, or no FIM markers in the vocabulary.
-    """
-    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        raise InputError(f"{folder} is no model folder (config.json and *.safetensors wanted): mend base.model in params.yaml")
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    if config.get("model_type") != "qwen2":
-        raise InputError(f"{folder} holds a {config.get('model_type')!r} model: base.model must be of the Qwen2 architecture")
-    tokens = load_codec(folder).tokens
-    if max(tokens) >= config["vocab_size"]:
-        raise InputError(f"{folder}: tokenizer and config.json disagree on the vocabulary: use the folder as it was published")
-    return config
 
 
 def fill(folder: Path, source: Path, params: BaseParams) -> None:
@@ -157,6 +120,13 @@ def run(out: Path, params: BaseParams) -> Machine:
     return chosen
 
 
+def wanted_device(folder: Path) -> str:
+    """The device that the profile asked for when this base was resolved; `any` where nothing is known."""
+    if not (folder / MANIFEST).is_file():
+        return "any"
+    return str(read_json(folder / MANIFEST, BASE_MADE_BY).get("params", {}).get("base", {}).get("device", "any"))
+
+
 def load(folder: Path, bits: int, chosen: Machine) -> Any:
     """The base in memory: NF4 with double quantization (QLoRA, Dettmers et al. 2023) where `bits` is 4."""
     check(folder)
@@ -167,7 +137,11 @@ def load(folder: Path, bits: int, chosen: Machine) -> Any:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
         )
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=chosen.dtype, quantization_config=quantization, device_map={"": chosen.device}, attn_implementation="sdpa"
+        folder,
+        dtype=chosen.dtype,
+        quantization_config=quantization,
+        device_map={"": chosen.place},
+        attn_implementation=chosen.attention,
     )
     for module in model.modules():
         if isinstance(module, Linear4bit):

@@ -1,6 +1,6 @@
 """Write the small base and its card: what it was trained on, for how long, and how well it does.
 
-In:  the trained model, the training samples and files, the run's log
+In:  the trained model, the training samples and files, samples of repositories it never saw, the run's log
 Out: model.safetensors (bf16), config.json, README.md, card.json in the base's folder
 """
 
@@ -15,7 +15,9 @@ import torch
 
 from core.manifest import sha256_of, versions_of
 from core.records import read_parquet, write_json, write_text
+from phase2_train import probe
 from phase2_train.params import PretrainParams
+from phase2_train.pretrain import FIRST
 from phase2_train.rows import SAMPLES_MADE_BY
 
 
@@ -43,23 +45,49 @@ def curve(scratch: Path) -> list[dict[str, Any]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def write(model: Any, tokens: int, samples: Path, out: Path, scratch: Path, params: PretrainParams) -> None:
-    """Write weights and card."""
-    plain = getattr(model, "_orig_mod", model)
-    plain.to(torch.bfloat16).save_pretrained(out)
+def write(model: Any, tokens: int, samples: Path, unseen: Path, out: Path, scratch: Path, params: PretrainParams) -> None:
+    """Write weights and card.
+
+    Args:
+        samples: what the model was trained on.
+        unseen: samples of repositories that it was not; without them the card has no scores.
+    """
+    model.to(torch.bfloat16).save_pretrained(out)
     steps, packages = curve(scratch), sources(samples)
+    scores = probe.run(unseen, out, 0) if (unseen / "test_repo.parquet").is_file() else []
     card = {
-        "parameters": sum(p.numel() for p in plain.parameters()),
+        "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": tokens,
         "params": params.model_dump(),
         "packages": packages,
+        "samples_sha256": sha256_of(samples / "train.parquet"),
+        "first_losses": [entry["loss"] for entry in steps if entry["step"] <= FIRST],
         "curve": [entry for entry in steps if "valid" in entry],
+        "scores": [one._asdict() for one in scores],
         "model_sha256": sha256_of(out / "model.safetensors"),
         "tokenizer_sha256": sha256_of(out / "tokenizer.json"),
         "versions": versions_of(("torch", "transformers", "tokenizers")),
     }
     write_json(out / "card.json", card)
     write_text(out / "README.md", markdown(card))
+
+
+def scores(card: dict[str, Any]) -> list[str]:
+    """Lines of the card on what `python -m phase2_train probe` says, none where it was not asked."""
+    if not card["scores"]:
+        return []
+    rows = [
+        f"| {s['order']} | {s['first_line']:.1%} [{s['low']:.1%}, {s['high']:.1%}] | {s['exact']:.1%} | {s['bits_per_byte']:.3f} | {s['holes']:,} |"
+        for s in card["scores"]
+    ]
+    return [
+        "The rest of the line at the cursor, in repositories that it has never seen (`python -m phase2_train probe`, before any fine-tuning):",
+        "",
+        "| order | first line right | hole right and ended | bits per byte | holes |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
 
 
 def markdown(card: dict[str, Any]) -> str:
@@ -80,6 +108,7 @@ def markdown(card: dict[str, Any]) -> str:
         f"Loss on unseen files of the same packages, nats per token: {last['valid']['all']:.3f} over all tokens, "
         f"{last['valid']['middle']:.3f} on middles and their end tokens (step {last['step']:,}).",
         "",
+        *scores(card),
         "Made by `python -m phase1_data ingest|clean|scrub --profile base --out phase1_data/out-base`, "
         "`python -m phase2_train pretrain --tokenizer-only`, `python -m phase1_data samples --profile base --out phase1_data/out-base`, "
         "`python -m phase2_train pretrain`.",

@@ -34,9 +34,12 @@ def merge(
 
         section = load_params(MergeParams, "merge", params, profile)
         if adapter is None and section.adapter != "none":
-            adapter = TRAINED / section.adapter / "adapter"
+            adapter = TRAINED / {"shipped": "dpo_gate"}.get(section.adapter, section.adapter) / "adapter"
         counts = step.run(base, adapter, out, section)
-        typer.echo(f"{out}: {counts['merged']} of {counts['tensors']} tensors changed, {counts['parameters'] / 1e6:,.1f}M parameters")
+        typer.echo(
+            f"{out}: {counts['shipped']}, {counts['merged']} of {counts['tensors']} tensors changed, "
+            f"{counts['parameters'] / 1e6:,.1f}M parameters"
+        )
 
 
 @app.command()

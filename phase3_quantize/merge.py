@@ -1,11 +1,12 @@
 """Put a LoRA adapter into the weights of its base: W + scale * B A, tensor by tensor, in float32.
 
-In:  phase2_train/out/base (Hugging Face folder), phase2_train/out/{dpo,sft}/adapter (peft), or no adapter
+In:  phase2_train/out/base (Hugging Face folder), phase2_train/out/{dpo_gate,dpo,sft}/adapter (peft), or no adapter
 Out: phase3_quantize/out/merge: config, tokenizer files, model.safetensors (float32, embeddings tied as in the base), manifest.json
 
 A QLoRA adapter was trained on NF4 weights. `merge.onto: nf4` adds it to those, rounded as in training and dequantized again
 (the merged model is then the trained one); `onto: full` adds it to the weights as they were before rounding, which is closer to
-the base and further from what was trained. The arithmetic is peft's (tuners/lora/layer.py, get_delta_weight); a test compares.
+the base and further from what was trained. Where the gates let neither SFT nor DPO through (gate.json beside the adapter says so),
+the base is written as it is. The arithmetic is peft's (tuners/lora/layer.py, get_delta_weight); a test compares.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ import torch
 
 from core.errors import CheckFailed, InputError
 from core.manifest import MANIFEST, Run, sha256_of
+from core.nf4 import as_trained
 from core.progress import track
 from core.records import read_json, write_json
 from phase3_quantize.params import MergeParams
 from phase3_quantize.qwen2 import Qwen2, qwen2_of, read_config
 from phase3_quantize.weights import Weights, check_tensors, model_files, open_weights, write_f32
 
-BASE_BY, ADAPTER_BY = "python -m phase2_train base", "python -m phase2_train dpo"
+BASE_BY, ADAPTER_BY = "python -m phase2_train base", "python -m phase2_train dpo-gate"
+VERDICT = "gate.json"  # what the gate that shipped an adapter left beside it
 COPIED = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "generation_config.json",
           "chat_template.jinja", "LICENSE*", "README.md")  # fmt: skip
 KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
@@ -128,14 +131,6 @@ def check_belongs(adapter: Path, base: Path, base_sha: str) -> None:
         raise InputError(f"{adapter} was trained on another base than {base}, as the manifests tell: train it again, or name its base")
 
 
-def as_trained(tensor: torch.Tensor) -> torch.Tensor:
-    """A matrix as QLoRA's forward pass sees it: NF4 in blocks of 64 with double quantization (bitsandbytes), dequantized."""
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-
-    packed, state = quantize_4bit(tensor, quant_type="nf4", compress_statistics=True)
-    return dequantize_4bit(packed, state).to(torch.float32)
-
-
 def merged_tensors(weights: Weights, model: Qwen2, deltas: dict[str, Delta], onto: str) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of the model with its delta, if it has one, added; in `nf4` the layers' matrices are rounded first.
 
@@ -151,6 +146,16 @@ def merged_tensors(weights: Weights, model: Qwen2, deltas: dict[str, Delta], ont
         if not torch.isfinite(tensor).all():
             raise CheckFailed(f"{name} is not finite after the merge: the base is damaged or the adapter diverged")
         yield name, tensor
+
+
+def shipped(adapter: Path | None, named: str) -> str:
+    """Which training step an adapter is of: base, sft or dpo; as its gate says, else as the params name it (dpo where they do not)."""
+    if adapter is None:
+        return "base"
+    verdict = adapter.parent / VERDICT
+    if verdict.is_file():
+        return str(read_json(verdict, ADAPTER_BY).get("ships"))
+    return "sft" if named == "sft" else "dpo"
 
 
 def check_fits(deltas: dict[str, Delta], model: Qwen2, adapter: Path) -> None:
@@ -227,10 +232,12 @@ def run(base: Path, adapter: Path | None, out: Path, params: MergeParams) -> dic
     if not (base / "tokenizer.json").is_file():
         raise InputError(f"{base / 'tokenizer.json'} is missing: run `{BASE_BY}` again")
     deltas = read_adapter(adapter) if adapter is not None else {}
-    base_sha = sha256_of(base)
+    base_sha, step = sha256_of(base), shipped(adapter, params.adapter)
     if adapter is not None:
         check_belongs(adapter, base, base_sha)
         check_fits(deltas, model, adapter)
+    if step == "base":
+        deltas = {}  # nothing trained ships, and the base was not trained on rounded weights
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -246,7 +253,8 @@ def run(base: Path, adapter: Path | None, out: Path, params: MergeParams) -> dic
         "merged": len(deltas),
         "parameters": sum(math.prod(shape) for shape in model.tensors().values()),
         "tied": model.tied,
-        "provenance": provenance(base, adapter),
+        "shipped": step,
+        "provenance": provenance(base, adapter if deltas else None),
     }
     started.finish({"merge": params}, [base, *([adapter] if adapter else [])], counts, ("torch", "safetensors"), parent=base_sha)
     return counts

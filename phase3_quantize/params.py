@@ -18,7 +18,7 @@ OutType = Literal["f32", "f16", "bf16"]  # of the GGUF before quantization
 class MergeParams(StageParams):
     """Which adapter goes into the base."""
 
-    adapter: Literal["dpo", "sft", "none"]  # the last step to ship; none: the base as it is
+    adapter: Literal["shipped", "dpo", "sft", "none"]  # shipped: what the gate after DPO let through; none: the base as it is
     onto: Literal["nf4", "full"]  # the base's weights as a 4-bit adapter was trained on them, or as they were; full for sft.bits 16
 
 

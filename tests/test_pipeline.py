@@ -26,8 +26,10 @@ ENTRY = {
     "scrub": ["phase1_data/scrub.py"],
     "samples": ["phase1_data/samples.py", "phase1_data/card.py"],
     "sft": ["phase2_train/sft.py"],
-    "pairs": ["phase2_train/pairs.py"],
+    "sft_gate": ["phase2_train/gate.py", "phase2_train/gate_table.py"],
+    "pairs": ["phase2_train/pairs.py", "phase2_train/doctest_runner.py"],  # the second is executed, not imported
     "dpo": ["phase2_train/dpo.py"],
+    "dpo_gate": ["phase2_train/gate.py", "phase2_train/gate_table.py"],
     "merge": ["phase3_quantize/merge.py"],
     "quantize": ["phase3_quantize/stage.py", "phase3_quantize/llama_quantize.py"],
     "serve": ["phase4_serve/smoke.py", "phase4_serve/launch.py"],  # the second is executed, not imported

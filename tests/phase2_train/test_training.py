@@ -10,17 +10,22 @@ from safetensors.torch import load_file
 from core.errors import InputError, MachineError
 from core.records import write_jsonl
 from phase2_train import base as base_model
-from phase2_train import dpo, pairs, pretrain, sft
-from phase2_train.params import BaseParams, DpoParams, LoraParams, PairsParams, PretrainParams, SftParams
+from phase2_train import dpo, pretrain, sft
+from phase2_train.machine import machine
+from phase2_train.params import BaseParams, DpoParams, FilterParams, LoraParams, PretrainParams, SftParams
 from phase2_train.rows import load_codec, load_tokenizer
+
+from .conftest import MONITOR
 
 SFT = SftParams(
     bits=4, engine="trl", lora=LoraParams(r=4, alpha=8, dropout=0.0), lr=0.01, warmup_share=0.1, epochs=1, max_steps=6, batch=4,
-    accumulate=1, eval_rows=8, eval_steps=3, max_row_tokens=512, seed=5,
+    accumulate=1, eval_rows=8, eval_steps=3, patience=0, save_steps=100,
+    filter=FilterParams(top_share=0.0, bottom_share=0.0, max_nats=0.0, rows_per_file=1), max_row_tokens=512, seed=5,
 )  # fmt: skip
 DPO = DpoParams(
-    beta=0.2, loss=["sigmoid"], loss_weights=[1.0], lr=0.001, warmup_share=0.0, epochs=1, max_steps=5, batch=2, accumulate=1, seed=5
-)
+    beta=0.2, loss=["sigmoid"], loss_weights=[1.0], lr=0.001, warmup_share=0.0, epochs=1, max_steps=5, batch=2, accumulate=1, save_steps=100,
+    monitor=MONITOR, seed=5,
+)  # fmt: skip
 PRETRAIN = PretrainParams(
     vocab=600, hidden=64, ffn=128, layers=1, heads=2, kv_heads=1, context=512, row_tokens=450, batch=4, steps=12, warmup=2,
     decay_share=0.25, muon_lr=0.02, adamw_lr=0.01, weight_decay=0.0, middle_weight=2.0, compile=False, eval_every=20, save_every=5, seed=5,
@@ -79,24 +84,6 @@ def test_dpo_prefers_the_chosen(adapter, base, tmp_path):
     assert metrics["rewards_margins"] > 0
 
 
-def test_pairs_are_the_same_twice(adapter, base, samples, tmp_path):
-    params = PairsParams(
-        prompts=12,
-        samples=2,
-        temperature=1.0,
-        top_p=1.0,
-        max_new_tokens=8,
-        batch=8,
-        min_similarity=0.0,
-        max_similarity=1.0,
-        max_length_ratio=1e6,
-        seed=1,
-    )
-    for name in ("a", "b"):
-        pairs.run(samples, base, adapter[0] / "adapter", tmp_path / name, params)
-    assert (tmp_path / "a" / "pairs.jsonl").read_bytes() == (tmp_path / "b" / "pairs.jsonl").read_bytes()
-
-
 def test_pretraining_stopped_and_resumed_equals_unbroken(samples, tokenizer_folder, tmp_path):
     unbroken, seen = pretrain.train(samples, tokenizer_folder, tmp_path / "a", PRETRAIN, fresh=False)
     pretrain.train(samples, tokenizer_folder, tmp_path / "b", PRETRAIN.model_copy(update={"steps": 7, "decay_share": 0.0}), fresh=False)
@@ -148,6 +135,6 @@ def test_a_local_folder_is_a_base(base, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the refusal is for machines without CUDA")
 def test_cuda_asked_for_and_absent_says_what_to_set(base):
     with pytest.raises(MachineError, match="profile: tiny"):
-        base_model.machine("cuda")
+        machine("cuda")
     with pytest.raises(MachineError, match=r"sft\.engine to trl"):
-        sft.load_trainable(base, SFT.model_copy(update={"engine": "unsloth"}), base_model.machine())
+        sft.load_trainable(base, SFT.model_copy(update={"engine": "unsloth"}), machine())

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from core.errors import CheckFailed, InputError
 from core.manifest import sha256_of
+from core.nf4 import as_trained
 from core.records import write_json
 from phase3_quantize import merge
 from phase3_quantize.params import MergeParams
@@ -259,5 +260,55 @@ def test_onto_nf4_is_what_a_4_bit_model_computes():
     layer.to("cpu")
     layer.support_avx512bf16_for_cpu = False
     inputs = torch.randn(5, 256, generator=torch.Generator().manual_seed(2))
-    assert torch.allclose(layer(inputs), inputs @ merge.as_trained(weight).T, atol=1e-5)
-    assert not torch.allclose(merge.as_trained(weight), weight, atol=1e-3)
+    assert torch.allclose(layer(inputs), inputs @ as_trained(weight).T, atol=1e-5)
+    assert not torch.allclose(as_trained(weight), weight, atol=1e-3)
+
+
+# ---- what ships
+
+
+def gated(folder: Path, source: Path, ships: str, parent: str) -> Path:
+    """A folder as a gate leaves it."""
+    shutil.copytree(source, folder / "adapter")
+    write_json(folder / "gate.json", {"ships": ships})
+    write_json(folder / "manifest.json", {"parent": parent})
+    return folder / "adapter"
+
+
+@pytest.mark.parametrize("ships", ["dpo", "sft"])
+def test_the_manifest_says_what_the_gates_shipped(model_256: Path, adapter: Path, tmp_path: Path, ships: str) -> None:
+    chosen = gated(tmp_path / "dpo_gate", adapter, ships, sha256_of(model_256))
+    counts = merge.run(model_256, chosen, tmp_path / "out" / "merge", MergeParams(adapter="shipped", onto="nf4"))
+    assert counts["shipped"] == ships and counts["merged"] == 14
+    assert json.loads((tmp_path / "out" / "merge" / "manifest.json").read_text())["counts"]["shipped"] == ships
+
+
+def test_a_shipped_base_is_written_as_it_is_and_not_rounded(model_256: Path, adapter: Path, tmp_path: Path) -> None:
+    """The gate's adapter changes nothing; NF4 was for training."""
+    chosen = gated(tmp_path / "dpo_gate", adapter, "base", sha256_of(model_256))
+    weights = load_file(chosen / "adapter_model.safetensors")
+    save_file({name: tensor * ("lora_A" in name) for name, tensor in weights.items()}, chosen / "adapter_model.safetensors")
+    counts = merge.run(model_256, chosen, tmp_path / "out" / "merge", MergeParams(adapter="shipped", onto="nf4"))
+    assert (counts["shipped"], counts["merged"]) == ("base", 0) and "training_sha256" not in counts["provenance"]
+    before, after = load_file(model_256 / "model.safetensors"), load_file(tmp_path / "out" / "merge" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in after)
+
+
+def test_an_adapter_without_a_verdict_is_the_one_the_params_name(model_256: Path, adapter: Path, tmp_path: Path) -> None:
+    for named, step in (("sft", "sft"), ("dpo", "dpo"), ("shipped", "dpo")):
+        assert merge.run(model_256, adapter, tmp_path / "out" / "merge", MergeParams(adapter=named, onto="full"))["shipped"] == step
+
+
+def test_the_chain_of_gates_leads_to_the_base_and_no_further(model_256: Path, adapter: Path, tmp_path: Path) -> None:
+    """Manifests as sft, sft-gate, dpo and dpo-gate leave them, DPO shipped or its parent."""
+    base_sha, sft_sha = sha256_of(model_256), sha256_of(adapter)
+    for name, parent in (("sft", base_sha), ("sft_gate", sft_sha)):
+        shutil.copytree(adapter, tmp_path / name / "adapter")
+        write_json(tmp_path / name / "manifest.json", {"parent": parent})
+    dpo = make_adapter(model_256, tmp_path / "dpo" / "adapter", seed=6)
+    write_json(tmp_path / "dpo" / "manifest.json", {"parent": sft_sha})
+    for ships, source in (("dpo", dpo), ("sft", adapter)):
+        shutil.rmtree(tmp_path / "dpo_gate", ignore_errors=True)
+        merge.check_belongs(gated(tmp_path / "dpo_gate", source, ships, sha256_of(source)), model_256, base_sha)
+        with pytest.raises(InputError, match="another base"):
+            merge.check_belongs(tmp_path / "dpo_gate" / "adapter", model_256, "0" * 64)
