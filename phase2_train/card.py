@@ -77,11 +77,12 @@ def scores(card: dict[str, Any]) -> list[str]:
     if not card["scores"]:
         return []
     rows = [
-        f"| {s['order']} | {s['first_line']:.1%} [{s['low']:.1%}, {s['high']:.1%}] | {s['exact']:.1%} | {s['bits_per_byte']:.3f} | {s['holes']:,} |"
+        f"| {s['order']} | {s['first_line']:.1%} [{s['low']:.1%}, {s['high']:.1%}] | {s['exact']:.1%} "
+        f"| {s['bits_per_byte']:.3f} | {s['holes']:,} |"
         for s in card["scores"]
     ]
     return [
-        "The rest of the line at the cursor, in repositories that it has never seen (`python -m phase2_train probe`, before any fine-tuning):",
+        "The rest of the line at the cursor in repositories that it has never seen, before any fine-tuning (`python -m phase2_train probe`):",
         "",
         "| order | first line right | hole right and ended | bits per byte | holes |",
         "|---|---|---|---|---|",

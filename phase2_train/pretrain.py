@@ -10,7 +10,6 @@ backward run in bfloat16 throughout, on a copy of float32 weights; under autocas
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -125,7 +124,7 @@ class Learner:
         self.exact = Qwen2ForCausalLM(config).to(device)  # type: ignore[arg-type]
         if params.start:
             self.exact.load_state_dict(begun(Path(params.start), config), strict=False)  # the head is the embedding
-        self.quick = Qwen2ForCausalLM(config).to(device, torch.bfloat16)  # type: ignore[call-overload]
+        self.quick = Qwen2ForCausalLM(config).to(torch.device(device), torch.bfloat16)  # type: ignore[arg-type, call-overload]
         named = list(self.exact.named_parameters())
         inner = [p for name, p in named if p.ndim == 2 and "embed" not in name]
         rest = [p for name, p in named if p.ndim != 2 or "embed" in name]
@@ -201,9 +200,10 @@ def resume(run_folder: Path, learner: Learner, known: dict[str, Any], device: st
         if changed:
             raise InputError(f"{run_folder / name} was made with other {', '.join(changed)}: set them back, or add --fresh to start over")
         at = Progress(*state["progress"])
-        schedule = (learner.params.steps, learner.params.decay_share)
-        if state["schedule"] != schedule and at.step > min(decay_begins(learner.params), int(state["schedule"][0] * (1 - state["schedule"][1]))):
-            continue  # it decayed towards another end
+        steps, decay_share = state["schedule"]
+        other_end = (steps, decay_share) != (learner.params.steps, learner.params.decay_share)
+        if other_end and at.step > min(decay_begins(learner.params), int(steps * (1 - decay_share))):
+            continue  # its rate fell towards another end
         learner.exact.load_state_dict(state["model"])
         for optim, saved in zip(learner.optims, state["optims"], strict=True):
             optim.load_state_dict(saved)
@@ -223,7 +223,8 @@ def train(samples: Path, folder: Path, run_folder: Path, params: PretrainParams,
         shutil.rmtree(run_folder, ignore_errors=True)
     run_folder.mkdir(parents=True, exist_ok=True)
     rows = pack(samples / "train.parquet", folder, run_folder, params.row_tokens)
-    valid = Packed(*(part[:VALID_ROWS] for part in pack(samples / "valid.parquet", folder, run_folder, params.row_tokens)))
+    valid = pack(samples / "valid.parquet", folder, run_folder, params.row_tokens)
+    valid = Packed(valid.ids[:VALID_ROWS], valid.role[:VALID_ROWS])
     device, counts = "cuda" if torch.cuda.is_available() else "cpu", rows.tokens
     learner = Learner(shape(params, load_tokenizer(folder).get_vocab_size(), load_codec(folder).tokens), params, device)
     known = identity(params, samples / "train.parquet", folder)
@@ -239,7 +240,7 @@ def train(samples: Path, folder: Path, run_folder: Path, params: PretrainParams,
             batch = tensors(rows, index, params.middle_weight)
             loss = learner.step((batch[0].to(device), batch[1].to(device), batch[2].to(device)), share)
             if not np.isfinite(loss):
-                raise CheckFailed(f"pretrain: the loss is {loss} at step {at.step}: lower pretrain.muon_lr and run again from the checkpoint")
+                raise CheckFailed(f"pretrain: the loss is {loss} at step {at.step}: lower pretrain.muon_lr and start over with --fresh")
             at = Progress(at.step + 1, at.tokens + int(counts[index].sum()))
             if at.step % LOG_EVERY == 0 or at.step <= FIRST:
                 line: dict[str, Any] = {"step": at.step, "loss": round(loss, 4), "tokens": at.tokens}

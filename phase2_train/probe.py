@@ -91,6 +91,6 @@ def run(samples: Path, folder: Path, limit: int) -> list[Probe]:
         raise InputError(f"{samples}/test_repo.parquet has no mid-line holes: name samples.heldout_repos and run `{SAMPLES_MADE_BY}`")
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is no model folder: run `python -m phase2_train base` first")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
+    where = {"": "cuda" if torch.cuda.is_available() else "cpu"}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map=where)
     return [measure(model, folder, rows, order) for order in ORDERS]

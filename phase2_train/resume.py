@@ -265,6 +265,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         trainer = self.trainer
         return {
             "epoch_rng": self.epoch_rng,
+            "rng": torch.get_rng_state(),
             "tr_loss": trainer._tr_loss.cpu(),
             "total_loss": trainer._total_loss_scalar,
             "last_logged": trainer._globalstep_last_logged,
@@ -322,9 +323,13 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
                 callback.load_state_dict(self.loop["callbacks"][type(callback).__name__])
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Draw the order of a broken epoch again from the state it was drawn from; the state of the step itself comes after."""
+        """Draw the order of a broken epoch again from the state it was drawn from; the state of the step itself comes after.
+
+        At the border of two epochs the trainer draws the next one's order from the state of the step.
+        """
         if self.loop is not None:
-            torch.set_rng_state(self.loop["epoch_rng"])
+            at_border = abs((state.epoch or 0) - round(state.epoch or 0)) < 1e-9
+            torch.set_rng_state(self.loop["rng" if at_border else "epoch_rng"])
             self.loop = None
         self.epoch_rng = torch.get_rng_state()
 

@@ -65,6 +65,11 @@ def test_middles_weigh_more_and_padding_nothing(tokenizer_folder, samples):
     assert set(targets[0, n - 1 :].tolist()) == {packed.IGNORE}
 
 
+def test_every_row_comes_once_per_epoch():
+    steps = packed.batches(48, 8, 1, 0)
+    assert sorted(int(i) for _ in range(6) for i in next(steps)) == list(range(48))
+
+
 @settings(max_examples=20)
 @given(st.integers(0, 40))
 def test_order_of_rows_does_not_depend_on_where_a_run_was_stopped(step):
@@ -118,7 +123,7 @@ def test_a_longer_run_goes_on_from_before_the_decay(tmp_path, samples, tokenizer
 
 def test_another_recipe_is_refused_by_name(tmp_path, samples, tokenizer_folder):
     pretrain.train(samples, tokenizer_folder, tmp_path, TINY, fresh=False)
-    with pytest.raises(InputError, match="muon_lr.*--fresh"):
+    with pytest.raises(InputError, match=r"muon_lr.*--fresh"):
         pretrain.train(samples, tokenizer_folder, tmp_path, TINY.model_copy(update={"muon_lr": 0.03}), fresh=False)
 
 

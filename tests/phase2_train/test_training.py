@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from core.errors import InputError, MachineError
 from core.records import write_jsonl
 from phase2_train import base as base_model
-from phase2_train import dpo, pretrain, sft
+from phase2_train import dpo, sft
 from phase2_train.machine import machine
-from phase2_train.params import BaseParams, DpoParams, FilterParams, LoraParams, PretrainParams, SftParams
+from phase2_train.params import BaseParams, DpoParams, FilterParams, LoraParams, SftParams
 from phase2_train.rows import load_codec, load_tokenizer
 
 from .conftest import MONITOR
@@ -25,10 +25,6 @@ SFT = SftParams(
 DPO = DpoParams(
     beta=0.2, loss=["sigmoid"], loss_weights=[1.0], lr=0.001, warmup_share=0.0, epochs=1, max_steps=5, batch=2, accumulate=1, save_steps=100,
     monitor=MONITOR, seed=5,
-)  # fmt: skip
-PRETRAIN = PretrainParams(
-    vocab=600, hidden=64, ffn=128, layers=1, heads=2, kv_heads=1, context=512, row_tokens=450, batch=4, steps=12, warmup=2,
-    decay_share=0.25, muon_lr=0.02, adamw_lr=0.01, weight_decay=0.0, middle_weight=2.0, compile=False, eval_every=20, save_every=5, seed=5,
 )  # fmt: skip
 
 
@@ -82,27 +78,6 @@ def test_dpo_prefers_the_chosen(adapter, base, tmp_path):
     write_jsonl(tmp_path / "pairs.jsonl", rows)
     metrics = dpo.run(tmp_path / "pairs.jsonl", base, adapter[0] / "adapter", tmp_path / "dpo", DPO, SFT)
     assert metrics["rewards_margins"] > 0
-
-
-def test_pretraining_stopped_and_resumed_equals_unbroken(samples, tokenizer_folder, tmp_path):
-    unbroken, seen = pretrain.train(samples, tokenizer_folder, tmp_path / "a", PRETRAIN, fresh=False)
-    pretrain.train(samples, tokenizer_folder, tmp_path / "b", PRETRAIN.model_copy(update={"steps": 7, "decay_share": 0.0}), fresh=False)
-    resumed, seen_again = pretrain.train(samples, tokenizer_folder, tmp_path / "b", PRETRAIN, fresh=False)
-    assert seen == seen_again
-    for mine, other in zip(unbroken.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(mine, other)
-
-
-def test_a_checkpoint_of_other_params_is_refused(samples, tokenizer_folder, tmp_path):
-    pretrain.train(samples, tokenizer_folder, tmp_path, PRETRAIN.model_copy(update={"steps": 2}), fresh=False)
-    with pytest.raises(InputError, match="--fresh"):
-        pretrain.train(samples, tokenizer_folder, tmp_path, PRETRAIN.model_copy(update={"muon_lr": 0.01}), fresh=False)
-
-
-def test_every_row_comes_once_per_epoch(samples, tokenizer_folder, tmp_path):
-    rows = pretrain.pack(samples / "train.parquet", tokenizer_folder, tmp_path, 450)
-    steps = pretrain.batches(rows, 8, 1, 0)
-    assert sorted(int(i) for _ in range(6) for i in next(steps)) == list(range(48))
 
 
 @pytest.mark.parametrize(("model", "words"), [("no/such/folder", "is no folder"), ("./x", "is no folder"), ("core", "is no model folder")])
