@@ -58,6 +58,7 @@ def write(model: Any, tokens: int, samples: Path, unseen: Path, out: Path, scrat
     card = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": tokens,
+        "begun_from": begun_from(params),
         "params": params.model_dump(),
         "packages": packages,
         "samples_sha256": sha256_of(samples / "train.parquet"),
@@ -72,6 +73,15 @@ def write(model: Any, tokens: int, samples: Path, unseen: Path, out: Path, scrat
     write_text(out / "README.md", markdown(card))
 
 
+def begun_from(params: PretrainParams) -> dict[str, Any] | None:
+    """Hash of the weights that the run began with and, where their card is there, the tokens that those had seen."""
+    if params.start is None:
+        return None
+    folder = Path(params.start)
+    known = json.loads((folder / "card.json").read_text()) if (folder / "card.json").is_file() else {}
+    return {"model_sha256": sha256_of(folder / "model.safetensors"), "tokens": known.get("tokens")}
+
+
 def scores(card: dict[str, Any]) -> list[str]:
     """Lines of the card on what `python -m phase2_train probe` says, none where it was not asked."""
     if not card["scores"]:
@@ -82,13 +92,21 @@ def scores(card: dict[str, Any]) -> list[str]:
         for s in card["scores"]
     ]
     return [
-        "The rest of the line at the cursor in repositories that it has never seen, before any fine-tuning (`python -m phase2_train probe`):",
+        "The rest of the line at the cursor in repositories that it has never seen, before fine-tuning (`python -m phase2_train probe`):",
         "",
         "| order | first line right | hole right and ended | bits per byte | holes |",
         "|---|---|---|---|---|",
         *rows,
         "",
     ]
+
+
+def _begun(card: dict[str, Any]) -> str:
+    before = card["begun_from"]
+    if before is None:
+        return "from scratch"
+    seen = f", which had seen {before['tokens'] / 1e6:.1f}M" if before["tokens"] else ""
+    return f"beginning with the weights of sha256 `{before['model_sha256'][:16]}`{seen}"
 
 
 def markdown(card: dict[str, Any]) -> str:
@@ -102,17 +120,15 @@ def markdown(card: dict[str, Any]) -> str:
         "# The small base of profile `tiny`",
         "",
         f"A Qwen2-shape code model of {card['parameters'] / 1e6:.1f}M parameters ({shape['layers']} layers, hidden {shape['hidden']}, "
-        f"{shape['vocab']:,} byte-level BPE entries, tied embeddings), trained from scratch on {card['tokens'] / 1e6:.1f}M tokens "
-        "of Python in fill-in-the-middle rows (both orders) and left to right. It exists so that the whole pipeline can be run, "
-        "measured and tested on a laptop without a download; for work, use the `gpu` profile.",
+        f"{shape['vocab']:,} byte-level BPE entries, tied embeddings), trained on {card['tokens'] / 1e6:.1f}M tokens "
+        f"of Python in fill-in-the-middle rows (both orders) and left to right, {_begun(card)}. It exists so that the whole "
+        "pipeline can be run, measured and tested on a laptop without a download; for work, use the `gpu` profile.",
         "",
         f"Loss on unseen files of the same packages, nats per token: {last['valid']['all']:.3f} over all tokens, "
         f"{last['valid']['middle']:.3f} on middles and their end tokens (step {last['step']:,}).",
         "",
         *scores(card),
-        "Made by `python -m phase1_data ingest|clean|scrub --profile base --out phase1_data/out-base`, "
-        "`python -m phase2_train pretrain --tokenizer-only`, `python -m phase1_data samples --profile base --out phase1_data/out-base`, "
-        "`python -m phase2_train pretrain`.",
+        "Made by `make base`: phase 1 with profile `base`, then `python -m phase2_train pretrain`.",
         "",
         f"model.safetensors sha256 `{card['model_sha256']}`",
         "",

@@ -23,8 +23,8 @@ SFT = SftParams(
     filter=FilterParams(top_share=0.0, bottom_share=0.0, max_nats=0.0, rows_per_file=1), max_row_tokens=512, seed=5,
 )  # fmt: skip
 DPO = DpoParams(
-    beta=0.2, loss=["sigmoid"], loss_weights=[1.0], lr=0.001, warmup_share=0.0, epochs=1, max_steps=5, batch=2, accumulate=1, save_steps=100,
-    monitor=MONITOR, seed=5,
+    beta=0.2, loss=["sigmoid"], loss_weights=[1.0], lr=0.001, warmup_share=0.0, epochs=1, max_steps=5, batch=2,
+    accumulate=1, save_steps=100, monitor=MONITOR, seed=5,
 )  # fmt: skip
 
 
