@@ -46,7 +46,7 @@ METRICS = (
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 RATES = {"exact", "exact_stripped", "first_line", "parses", "ended", "overrun", "suffix_repeat"}
-COMPARED = ("exact_match", "first_line_match", "edit_similarity", "loss", "parse_rate", "ended_rate")
+COMPARED = ("exact_match", "first_line_match", "edit_similarity", "loss", "parse_rate", "ended_rate", "overrun_rate", "suffix_repeat_rate")
 DECISIVE = ("exact_match", "edit_similarity", "loss")  # the verdict is read from these
 
 
