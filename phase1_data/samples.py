@@ -49,7 +49,8 @@ class Sampling:
     def __init__(self, source: Path, out: Path, params: SamplesParams) -> None:
         require(params.decontaminate)
         self.file, self.params, self.engine = source / "files.parquet", params, Engine.of(params)
-        self.tokenizer = locate(params.tokenizer, params.tokenizer_revision).resolve()
+        self.named = locate(params.tokenizer, params.tokenizer_revision)  # as the manifest has it: the same in every checkout
+        self.tokenizer = self.named.resolve()  # workers may stand elsewhere
         Ruler(self.tokenizer)  # a tokenizer without markers is told now, not by a worker
         inputs = [self.file, self.tokenizer, *map(Path, params.decontaminate)]
         self.work = work_folder(out, "samples", params, inputs)
@@ -260,7 +261,7 @@ def run(source: Path, out: Path, params: SamplesParams, reports: Path) -> Row:
         step.bytes = state.bytes_in
     with run.step("write"):
         counts = counts_of(state, seen, sides, drawn, write_rows(state, drawn, out))
-    inputs = [state.file, state.tokenizer, *map(Path, params.decontaminate)]
+    inputs = [state.file, state.named, *map(Path, params.decontaminate)]
     run.finish({"samples": params}, inputs, counts, ["tokenizers", "rensa", "numpy", "pyarrow"], seed=params.seed)
     remove_work(state.work)
     card.run(out.parent, reports)

@@ -89,8 +89,14 @@ def test_the_card_says_what_the_model_was_made_of():
     card = {
         "parameters": 4_700_000, "tokens": 19_000_000, "params": shape, "model_sha256": "ab" * 32,
         "packages": [{"package": "numpy", "version": "2.0", "license": "BSD-3-Clause", "files": 3, "bytes": 1000}],
-        "scores": [], "curve": [{"step": 200, "tokens": 10, "valid": {"all": 3.0, "middle": 2.9}}],
+        "begun_from": None, "scores": [], "curve": [{"step": 200, "tokens": 10, "valid": {"all": 3.0, "middle": 2.9}}],
     }  # fmt: skip
     text = markdown(card)
-    for words in ("4.7M parameters", "19.0M tokens", "| numpy | 2.0 | BSD-3-Clause | 3 | 0.00 |", "| 200 | 10 | 3.000 | 2.900 |"):
+    for words in (
+        "4.7M parameters",
+        "19.0M tokens",
+        "from scratch",
+        "| numpy | 2.0 | BSD-3-Clause | 3 | 0.00 |",
+        "| 200 | 10 | 3.000 | 2.900 |",
+    ):
         assert words in text

@@ -23,7 +23,8 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.timeout(300)
 def test_two_processes_train_one_adapter(launcher, base, samples, tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"profile": "x", "x": {"sft": SECTION}}))
