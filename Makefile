@@ -18,8 +18,10 @@ repro: build
 	echo "report: eval/reports/report.html"
 	echo "next:   python -m phase4_serve up --workspace ."
 
+# two processes of one thread each, whole files apart: the tests of a file share their fixtures
+TEST_WORKERS ?= 2
 test: build
-	@python -m pytest
+	@OMP_NUM_THREADS=1 python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 slow: build
 	@python -m pytest -m slow
