@@ -46,13 +46,17 @@ _WEAK = re.compile(
     r"(?i)token(?![a-z])|key(?![a-z])|(?<![a-z])auth(?!or)|authorization|(?:^|[_\-])cred|bearer|basic|(?<![a-z])pass(?![a-z])"
     r"|(?<![a-z])(?:nonce|salt|cookie|sas|sig|session|sid|keys|tokens|b64|base64|api|seed|pat)(?![a-z])|sess(?:ion)?_?id(?![a-z])"
 )
+# Words that hold a telling one and mean something else; the rest of the name still counts (COMPASS_PASSWORD)
+_LOOKALIKE = re.compile(
+    r"(?i)keywords?|keyboards?|monkey|turkey|hockey|keyframes?|keystrokes?|authors?(?!iz)|tokeniz(?:ers?|ed?|ing|ation)|secretar(?:y|ies|ial)"
+    r"|(?:en)?compass|passengers?|passive|bypass(?:ed|es)?|pass(?:ed|ing|es)|passthr(?:ough|u)|keypress(?:ed)?|keycodes?"
+)
 _HARMLESS = re.compile(
     r"""(?xi)
     (?:^|[_\-.])(?:pad|eos|bos|unk|sep|cls|mask|image|special|stop|start|end|next|prev|page|continuation|sync|primary|foreign|sort|partition|group
         |row|cache|dict|index|column|object|hot|short|map|translation|i18n|parent|routing|hash|config|metric|event|order)[_\-]?(?:token|key)s?
     | pub(?:lic)?[_\-. ]?(?:key|token) | publishable | site[_\-]?key
-    | verif(?:y|ication)[_\-]?key | tracking | keyword | keyboard | monkey | turkey | hockey | keyframe | keystroke | author(?!iz) | tokeniz
-    | secretar | compass | passenger | passive | bypass | passed | passing | passes | passthr | encompass | keypress | keycode
+    | verif(?:y|ication)[_\-]?key | tracking
     | (?:path|file|files|filename|dir|url|uri|endpoint|host|name|type|kind|field|fields|label|header|env|envvar|var|variable|length|len|size
         |count|regex|pattern|prefix|suffix|format|class|id|ids|policy|hint|message|msg|error|err|help|text|title|description|placeholder|validator|form
         |input|reset|expiry|expires?|ttl|timeout|version|algorithm|alg|method|provider|scope|scopes|hasher|hashers|manager|store|arn|ref|selector
@@ -98,6 +102,7 @@ def strength(name: str) -> Strength:
     low = name.lower()
     if low.isascii() and not any(word in low for word in _TELLING):
         return Strength.NONE
+    name = _LOOKALIKE.sub("", name)
     if _HARMLESS.search(name):
         return Strength.NONE
     if _PASSWORD.search(name):

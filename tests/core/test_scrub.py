@@ -357,3 +357,9 @@ SECRET = r'(?=[a-z]{4})'
 a = +4294967296
 """
     assert mask(code)[1] == []
+
+
+@pytest.mark.parametrize("name", ["COMPASS_PASSWORD", "BYPASS_PASSWORD", "KEYBOARD_API_KEY", "monkey_secret", "TokenizerPassword"])
+def test_a_harmless_word_in_a_name_does_not_hide_the_telling_one(name):
+    value = "zD70" + "GvBV" + "X3vp" + "2kQw"
+    assert value not in mask(f'{name} = "{value}"\n')[0]
