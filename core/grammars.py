@@ -222,6 +222,16 @@ def _language(name: str) -> Language:
 
 
 @functools.cache
+def keywords(lang: str) -> frozenset[str]:
+    """The words that a language's grammar writes out: none where there is no grammar."""
+    if lang not in LANGUAGES:
+        return frozenset()
+    grammar = _language(lang)
+    written = (n for n in range(grammar.node_kind_count) if grammar.node_kind_is_visible(n) and not grammar.node_kind_is_named(n))
+    return frozenset(name for number in written if (name := grammar.node_kind_for_id(number) or "").isidentifier())
+
+
+@functools.cache
 def _kinds(language: Language) -> dict[int, str]:
     """The node types that are looked into, by their number; all comments are one."""
     found = {}

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from core import scrub
 from core.fim import Chunk, Codec, Hole, Order
+from core.stops import Place
 from core.syntax import lang_of
 from phase4_serve import window
 from phase4_serve.index import Index, Piece
 from phase4_serve.params import ServeParams
 from phase4_serve.retrieve import COPY, Around, as_chunks, candidates, fill, line_set, share
-from phase4_serve.stops import Place
 from phase4_serve.workspace import Workspace, looks_secret, relative
 
 SESSIONS = 32  # places remembered

@@ -13,12 +13,12 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from core.stops import Cutter
 from phase4_serve.backend import Backend, BackendDown, BackendRefused, Event
 from phase4_serve.compose import Ask, Composer, Prompt
 from phase4_serve.metrics import Metrics
 from phase4_serve.model_file import Model
 from phase4_serve.params import ServeParams
-from phase4_serve.stops import Cutter
 
 
 class Busy(Exception):

@@ -8,16 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phase4_serve.stops import Cutter, Place
-
-
-def complete(prefix: str, suffix: str, generated: str, lang: str = "python") -> str:
-    cutter = Cutter(Place.of(prefix, suffix, lang))
-    return cutter.feed(generated) + cutter.finish()
+from core.fim import Hole
+from core.stops import Cutter, Place, shown, shown_in
 
 
 @pytest.mark.parametrize(
-    ("prefix", "suffix", "generated", "shown"),
+    ("prefix", "suffix", "generated", "seen"),
     [
         ("x = fo", "\n", "o(1)\ny = 2\n", "o(1)"),  # a begun line ends with the line
         ("print(", ")\n", "a, b)\n", "a, b"),  # the closing bracket is there already
@@ -39,8 +35,14 @@ def complete(prefix: str, suffix: str, generated: str, lang: str = "python") -> 
         ("return ", "", "", ""),
     ],
 )
-def test_where_a_completion_ends(prefix: str, suffix: str, generated: str, shown: str) -> None:
-    assert complete(prefix, suffix, generated) == shown
+def test_where_a_completion_ends(prefix: str, suffix: str, generated: str, seen: str) -> None:
+    assert shown(prefix, suffix, "python", generated) == seen
+
+
+def test_a_hole_of_whole_lines_is_an_empty_line_to_an_editor() -> None:
+    hole = Hole("def f(x):\n", "    return y\n", "    y = x\n")
+    assert shown_in(hole, "python", "    y = x + 1\n    return y\n") == "    y = x + 1\n"
+    assert shown_in(Hole("y = ", "\n", "1"), "python", "2\nz") == shown("y = ", "\n", "python", "2\nz") == "2"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ CODE = st.text(st.sampled_from("ab :()[]'\"\n\t}x=,"), max_size=60)
 @settings(max_examples=400, deadline=None)
 @given(CODE, CODE, CODE, st.lists(st.integers(0, 60), max_size=8), st.sampled_from(["python", "javascript"]))
 def test_a_stream_shows_what_the_whole_answer_says(prefix: str, suffix: str, generated: str, cuts: list[int], lang: str) -> None:
-    whole = complete(prefix, suffix, generated, lang)
+    whole = shown(prefix, suffix, lang, generated)
     edges = [0, *sorted(min(cut, len(generated)) for cut in cuts), len(generated)]
     cutter = Cutter(Place.of(prefix, suffix, lang))
     streamed = "".join(cutter.feed(generated[a:b]) for a, b in itertools.pairwise(edges)) + cutter.finish()

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from core.fim import Hole
+
 TAB = 4  # columns, for comparing indentation only
 OPENERS, CLOSERS, QUOTES = "([{", ")]}", "\"'`"
 CLOSING = frozenset(CLOSERS + QUOTES + ":;,")  # a partial repetition of these is cut; of letters it is a coincidence
@@ -56,6 +58,23 @@ class Place(NamedTuple):
     def stop(self) -> list[str]:
         """Texts at which llama-server can stop by itself."""
         return ["\n"] if self.rest else []
+
+
+def shown(prefix: str, suffix: str, lang: str | None, written: str) -> str:
+    """What an editor shows of a whole completion: what the evaluation judges is what the server serves."""
+    cutter = Cutter(Place.of(prefix, suffix, lang))
+    return cutter.feed(written) + cutter.finish()
+
+
+def shown_in(hole: Hole, lang: str | None, written: str) -> str:
+    """What an editor shows of a completion of a hole whose truth is known.
+
+    A hole of whole lines is an empty line to an editor: what follows it begins on the next line, and its end is a line's end.
+    """
+    whole = hole.middle.endswith("\n") and (not hole.prefix or hole.prefix.endswith("\n"))
+    if not whole:
+        return shown(hole.prefix, hole.suffix, lang, written)
+    return shown(hole.prefix, "\n" + hole.suffix, lang, written) + "\n"
 
 
 class _Scan(NamedTuple):
