@@ -50,18 +50,17 @@ class GgufModel:
         InputError: llama.cpp does not accept the file.
     """
 
-    def __init__(self, path: Path, room: int) -> None:
+    def __init__(self, path: Path, room: int, threads: int | None = None) -> None:
         if llama_cpp is None:
             raise MachineError("llama-cpp-python is not installed: run `make build`")
-        llama_cpp.llama_log_set(_quiet, ctypes.c_void_p(0))
-        llama_cpp.llama_backend_init()
+        be_quiet()
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
         if not self._model:
             raise InputError(f"llama.cpp cannot load {path}: run `python -m phase3_quantize quantize` again")
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max, params.kv_unified = room * SEQUENCES, SEQUENCES, False
         params.n_batch = params.n_ubatch = params.n_outputs_max = room
-        params.n_threads = params.n_threads_batch = torch.get_num_threads()  # honours OMP_NUM_THREADS
+        params.n_threads = params.n_threads_batch = threads or torch.get_num_threads()  # honours OMP_NUM_THREADS
         params.type_k = params.type_v = GGML_TYPE_F32
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.no_perf = True
@@ -84,6 +83,11 @@ class GgufModel:
     def forget(self, sequence: int, start: int) -> None:
         """Drop what a sequence holds from position `start` on."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+    def copy(self, source: int, target: int) -> None:
+        """Make a sequence hold what another holds."""
+        llama_cpp.llama_memory_seq_rm(self._memory, target, 0, -1)
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def decode(self, tokens: Sequence[Placed]) -> NDArray[np.float32]:
         """Put tokens into their sequences; logits (asked, vocabulary) of those that ask for them.
@@ -139,3 +143,8 @@ if llama_cpp is not None:
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
     def _quiet(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
         """llama.cpp's log; what goes wrong comes back as a return value."""
+
+    def be_quiet() -> None:
+        """Start llama.cpp without its log."""
+        llama_cpp.llama_log_set(_quiet, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()

@@ -103,17 +103,25 @@ def read(samples: Path, splits: Sequence[str], limit: int) -> tuple[list[HeldOut
     return chosen, dropped
 
 
-def ask(held: Sequence[HeldOut], orders: Sequence[Order], vocabulary: Vocabulary, room: int) -> tuple[list[Asked], Counter[str]]:
-    """Every hole in every order; a hole whose prompt leaves less than `room` tokens of the model's context is left out of all orders."""
+def ask(
+    held: Sequence[HeldOut], orders: Sequence[Order], vocabulary: Vocabulary, room: int, others: int = 0
+) -> tuple[list[Asked], Counter[str]]:
+    """Every hole in the first order, and `others` of each split (0: all) in the orders after it, from which no verdict is read.
+
+    A hole whose prompt leaves less than `room` tokens of the model's context is left out of all orders.
+    """
     asked: list[Asked] = []
     dropped: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     for one in held:
         middle = vocabulary.codec.plain(one.hole.middle)
         questions = [Question(vocabulary.codec.prompt(one.hole, order), middle) for order in orders]
         if max(len(q.prompt) for q in questions) + max(room, len(middle) + 1) > vocabulary.context:
             dropped["too_long"] += 1
             continue
-        asked += [Asked(one, order, question) for order, question in zip(orders, questions, strict=True)]
+        seen[one.row["split"]] += 1
+        wanted = 1 if others and seen[one.row["split"]] > others else len(orders)
+        asked += [Asked(one, order, question) for order, question in list(zip(orders, questions, strict=True))[:wanted]]
     return asked, dropped
 
 

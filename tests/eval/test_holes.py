@@ -35,6 +35,14 @@ def test_no_prompt_holds_the_truth_where_only_the_hole_had_it(tmp_path, samples,
     assert all("zzqqy" not in vocabulary.tokenizer.decode(one.question.prompt, skip_special_tokens=False) for one in asked)
 
 
+def test_the_orders_after_the_first_may_ask_fewer_holes_of_every_split(samples, vocabulary):
+    held, _ = read(samples, ["test_file", "test_repo"], 0)
+    asked, _ = ask(held, ["spm", "psm"], vocabulary, 8, others=3)
+    first, others = ([one for one in asked if one.order == order] for order in ("spm", "psm"))
+    assert len(first) == len(held) and [one.held.row["split"] for one in others] == ["test_file"] * 3 + ["test_repo"] * 3
+    assert {one.key[:-4] for one in others} < {one.key[:-4] for one in first}
+
+
 def test_the_choice_is_fixed_and_whatever_the_order_of_the_file(tmp_path, samples):
     few, dropped = read(samples, SPLITS, 5)
     assert len(few) == 10 and dropped["over_limit"] == 14
