@@ -65,7 +65,7 @@ def errors_in_one_line() -> Iterator[None]:
     """Print a foreseen failure as one line and leave with its exit code; let bugs keep their traceback.
 
     Raises:
-        SystemExit: with the failure's exit code; 5 for a full disk; 75 for Ctrl-C.
+        SystemExit: with the failure's exit code; 5 for a full disk or a file system's limit; 75 for Ctrl-C.
     """
     try:
         yield
@@ -76,6 +76,11 @@ def errors_in_one_line() -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _leave(f"error: no space left while writing {error.filename or 'a file'}: free some and rerun", MachineError.exit_code)
+        if error.errno == errno.EFBIG:
+            _leave(
+                f"error: {error.filename or 'a file'} would be larger than allowed here (`ulimit -f`, or FAT's 4 GB)",
+                MachineError.exit_code,
+            )
         if error.errno in (errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR):
             _leave(f"error: {one_line(error)}: check the path and its permissions", InputError.exit_code)
         raise

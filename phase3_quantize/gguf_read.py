@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 from gguf import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType, GGUFValueType
 
 from core.errors import InputError
+from phase3_quantize.architecture import ARCHITECTURES
 
-ARCH = "qwen2"
 VERSIONS = (2, 3)
+MAX_DIMS = 4  # ggml.h, GGML_MAX_DIMS
 SCALARS = {
     GGUFValueType.UINT8: "B", GGUFValueType.INT8: "b", GGUFValueType.UINT16: "H", GGUFValueType.INT16: "h", GGUFValueType.UINT32: "I",
     GGUFValueType.INT32: "i", GGUFValueType.FLOAT32: "f", GGUFValueType.UINT64: "Q", GGUFValueType.INT64: "q", GGUFValueType.FLOAT64: "d",
@@ -91,6 +92,8 @@ class _Cursor:
         if kind != GGUFValueType.ARRAY:
             return self.scalar(SCALARS[kind])
         inner, count = GGUFValueType(self.scalar("I")), self.scalar("Q")
+        if count > len(self.data):
+            raise ValueError("ends early")
         if inner == GGUFValueType.STRING:
             for _ in range(count):
                 self.skip(self.scalar("Q"))
@@ -102,7 +105,12 @@ class _Cursor:
 def _tensor(cursor: _Cursor) -> tuple[Tensor, int]:
     """A tensor's entry in the header, and where its data begins relative to all data."""
     name = cursor.text()
-    shape = [cursor.scalar("Q") for _ in range(cursor.scalar("I"))]
+    n_dims = cursor.scalar("I")
+    if not 0 < n_dims <= MAX_DIMS:
+        raise ValueError(f"{name!r} has {n_dims} dimensions")
+    shape = [cursor.scalar("Q") for _ in range(n_dims)]
+    if not all(shape):
+        raise ValueError(f"{name!r} is empty")
     kind = GGMLQuantizationType(cursor.scalar("I"))
     elements, (block, width) = math.prod(shape), GGML_QUANT_SIZES[kind]
     return Tensor(name, kind.name, shape[0], elements, elements // block * width), cursor.scalar("Q")
@@ -137,8 +145,9 @@ def inspect(path: Path, made_by: str) -> Contents:
             contents = _contents(data)
     except (ValueError, KeyError, IndexError, OverflowError, ZeroDivisionError, struct.error) as error:
         raise InputError(f"{path} is cut short or no GGUF ({error}): run `{made_by}` again") from None
-    if contents.metadata.get("general.architecture") != ARCH:
-        raise InputError(f"{path} holds a {contents.metadata.get('general.architecture')!r} model: only {ARCH} is handled here")
+    if contents.metadata.get("general.architecture") not in ARCHITECTURES:
+        held = contents.metadata.get("general.architecture")
+        raise InputError(f"{path} holds a {held!r} model: only {' and '.join(ARCHITECTURES)} models are handled here")
     if not contents.tensors:
         raise InputError(f"{path} holds no tensors: run `{made_by}` again")
     return contents

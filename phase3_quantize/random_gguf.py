@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gguf import TokenType
@@ -21,15 +21,17 @@ from tokenizers.pre_tokenizers import ByteLevel
 from core.errors import InputError
 from core.fim import CONTROL, QWEN, FimTokens
 from phase3_quantize import quantize
+from phase3_quantize.architecture import Architecture
+from phase3_quantize.convert import gguf_shapes, metadata
 from phase3_quantize.gguf_read import inspect
-from phase3_quantize.gguf_write import FTYPES, write_gguf
-from phase3_quantize.qwen2 import Qwen2
+from phase3_quantize.gguf_write import FTYPES, plan, write_gguf
+from phase3_quantize.params import OutType
 from phase3_quantize.vocab import Vocab
 
 # config.json of Qwen/Qwen2.5-Coder-0.5B and -1.5B
 SHAPES = {
-    "qwen2.5-coder-0.5b": Qwen2(896, 4864, 24, 14, 2, 64, 151936, 32768, 1e6, 1e-6, True),
-    "qwen2.5-coder-1.5b": Qwen2(1536, 8960, 28, 12, 2, 128, 151936, 32768, 1e6, 1e-6, True),
+    "qwen2.5-coder-0.5b": Architecture("qwen2", 896, 4864, 24, 14, 2, 64, 151936, 32768, 1e6, 1e-6, True, True),
+    "qwen2.5-coder-1.5b": Architecture("qwen2", 1536, 8960, 28, 12, 2, 128, 151936, 32768, 1e6, 1e-6, True, True),
 }
 N_PLAIN = QWEN.end  # ordinary tokens; Qwen's control tokens come after them
 IM = {"<|im_start|>": 151644, "<|im_end|>": 151645}
@@ -49,26 +51,31 @@ def random_vocab(size: int) -> Vocab:
     text_of = {token: text for text, token in control.items()}
     tokens += [text_of.get(i, f"[PAD{i}]") for i in range(N_PLAIN, size)]
     kinds = [TokenType.CONTROL if i in text_of else TokenType.UNUSED if i >= N_PLAIN else TokenType.NORMAL for i in range(size)]
-    return Vocab(tokens, kinds, [f"{a} {b}" for a, b in merges], FimTokens(*QWEN), None, QWEN.pad)
+    special = {"eos": QWEN.end, "pad": QWEN.pad}
+    return Vocab(tokens, kinds, [f"{a} {b}" for a, b in merges], "qwen2", FimTokens(*QWEN), special, {})
 
 
-def random_tensor(name: str, shape: tuple[int, ...], number: int, seed: int) -> np.ndarray:
+def random_rows(name: str, start: int, stop: int, columns: int, number: int, seed: int) -> np.ndarray:
     """Norms are one, biases zero, matrices normal; the same for the same seed and place."""
     if name.endswith("norm.weight"):
-        return np.ones(shape, np.float32)
+        return np.ones(stop - start, np.float32)
     if name.endswith(".bias"):
-        return np.zeros(shape, np.float32)
-    tensor = np.random.default_rng([seed, number]).standard_normal(shape, np.float32)
-    tensor *= np.float32(SCALE)
-    return tensor
+        return np.zeros(stop - start, np.float32)
+    rows = np.random.default_rng([seed, number, start]).standard_normal((stop - start, columns), np.float32)
+    rows *= np.float32(SCALE)
+    return rows
 
 
-def write_random(model: Qwen2, out: Path, outtype: Any, name: str, seed: int) -> None:
-    """Write the unquantized file, one tensor in memory at a time."""
-    shapes = model.tensors()
+def write_random(model: Architecture, out: Path, outtype: OutType, name: str, seed: int) -> None:
+    """Write the unquantized file, a few rows in memory at a time."""
+    shapes = gguf_shapes(model)
     number = {tensor: i for i, tensor in enumerate(shapes)}
-    provenance = {"name": f"random {name}"}
-    write_gguf(out, model, random_vocab(model.vocab), outtype, provenance, lambda t: random_tensor(t, shapes[t], number[t], seed))
+    entries = metadata(model, random_vocab(model.vocab), outtype, None, {"name": f"random {name}"})
+
+    def rows(tensor: str, start: int, stop: int) -> np.ndarray:
+        return random_rows(tensor, start, stop, shapes[tensor][-1], number[tensor], seed)
+
+    write_gguf(out, entries, plan(shapes, outtype), rows)
 
 
 def run(shape: str, kind: str, out: Path, seed: int, threads: int) -> dict[str, Any]:
@@ -81,8 +88,8 @@ def run(shape: str, kind: str, out: Path, seed: int, threads: int) -> dict[str, 
     if shape not in SHAPES:
         raise InputError(f"there is no shape {shape!r} here: choose one of {', '.join(SHAPES)}")
     if kind.lower() in FTYPES:
-        write_random(SHAPES[shape], out, kind.lower(), shape, seed)
-        return quantize.figures(out, inspect(out, "python -m phase3_quantize random-gguf"), kind)
+        write_random(SHAPES[shape], out, cast(OutType, kind.lower()), shape, seed)
+        return quantize.figures(out, inspect(out, "python -m phase3_quantize random-gguf"))
     quantize.check_type(kind)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".random-") as scratch:

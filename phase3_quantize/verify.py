@@ -25,19 +25,17 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from core.errors import CheckFailed, InputError
-from core.fim import MARKERS, Chunk, Codec, Hole, Order, codec_of, encode_plain
+from core.fim import MARKERS, Codec, Hole, Order, codec_of, encode_plain
 from core.progress import track
-from core.records import read_parquet
-from phase3_quantize.convert import MERGED_BY
+from phase3_quantize.architecture import architecture_of, read_config
+from phase3_quantize.convert import MERGED_BY, gguf_shapes
 from phase3_quantize.engine import GgufModel
 from phase3_quantize.gguf_read import inspect
-from phase3_quantize.gguf_write import gguf_names
+from phase3_quantize.holes import read_holes
 from phase3_quantize.params import QuantizeParams
-from phase3_quantize.qwen2 import qwen2_of, read_config
 from phase3_quantize.vocab import read_tokenizer
 from phase3_quantize.weights import check_tensors, model_files, open_weights
 
-SAMPLES_BY = "python -m phase1_data samples"
 KEPT = 100  # best logits of a step that are kept for comparison: all of Qwen's 151,936 would be 20 MB a prompt
 NEAR_TIE = 1e-3  # logits; float32 sums of a few hundred terms in another order differ by about 1e-5 of their size
 ORDERS: tuple[Order, ...] = ("psm", "spm")
@@ -71,25 +69,6 @@ class Greedy(NamedTuple):
     best: list[np.ndarray]  # ids of the KEPT best tokens at each step, best first
     logits: list[np.ndarray]  # their logits
     gaps: list[float]
-
-
-def hole_of(row: dict[str, Any]) -> Hole:
-    """The hole of a row of core.records.SAMPLE."""
-    context = [Chunk(chunk["path"], chunk["text"]) for chunk in row["context"] or []]
-    return Hole(row["prefix"], row["suffix"], row["middle"], row["path"], row["repo"], context)
-
-
-def read_holes(file: Path, count: int) -> list[Hole]:
-    """`count` holes spread evenly over a file of samples.
-
-    Raises:
-        InputError: the file is missing, damaged or empty.
-    """
-    rows = [row for row in read_parquet(file, SAMPLES_BY) if row["middle"]]
-    if not rows:
-        raise InputError(f"{file} holds no holes to complete: raise samples.heldout_file_share and run `{SAMPLES_BY}` again")
-    count = min(count, len(rows))
-    return [hole_of(rows[i * len(rows) // count]) for i in range(count)]
 
 
 def prompts_of(codec: Codec, holes: Sequence[Hole]) -> list[Prompt]:
@@ -243,11 +222,11 @@ def check_files(merged: Path, full: Path, small: Path) -> None:
     Raises:
         InputError: one is missing, damaged, or another model; names it.
     """
-    model = qwen2_of(read_config(merged, MERGED_BY), merged)
+    model = architecture_of(read_config(merged, MERGED_BY), merged)
     read_tokenizer(merged)
     with open_weights(model_files(merged), MERGED_BY) as weights:
         check_tensors(weights, model, merged)
-    wanted = {name: math.prod(model.tensors()[original]) for original, name in gguf_names(model).items()}
+    wanted = {name: math.prod(shape) for name, shape in gguf_shapes(model).items()}
     for file, made_by in ((full, "python -m phase3_quantize convert"), (small, "python -m phase3_quantize quantize")):
         if {t.name: t.elements for t in inspect(file, made_by).tensors} != wanted:
             raise InputError(f"{file} was not made from {merged}: run `{made_by}` again")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from core.fim import CONTROL, END, PAD
 from core.records import SAMPLE, write_json, write_parquet
-from phase3_quantize.vocab import QWEN2_SPLIT
+from phase3_quantize.splits import QWEN2_SPLIT
 
 TEXTS = ["def add(a, b):\n    return a + b\n\n\nclass Point:\n    x: int = 0\n", "for i in range(10):\n    print(i, 'naïve 你好')\n"] * 20
 
@@ -103,3 +104,30 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("samples") / "test_file.parquet"
     write_parquet(file, rows, SAMPLE)
     return file
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+LLAMAS: dict[str, dict[str, Any]] = {
+    "tied": {"tie_word_embeddings": True, "num_key_value_heads": 2},
+    "untied": {"tie_word_embeddings": False, "num_key_value_heads": 4},
+    "llama3": {"tie_word_embeddings": True, "num_key_value_heads": 1, "head_dim": 64, "rope_parameters": {**LLAMA3, "rope_theta": 1e4}},
+    "biased": {"tie_word_embeddings": False, "num_key_value_heads": 2, "attention_bias": True, "mlp_bias": True},
+}
+
+
+def make_llama(folder: Path, kind: str, seed: int = 4) -> Path:
+    """A Hugging Face folder of a Llama with two layers of random weights and the tokenizer of `make_model`."""
+    size = make_tokenizer(folder)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    settings = {
+        "vocab_size": size, "hidden_size": 160, "intermediate_size": 320, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 512, "initializer_range": 0.08, "bos_token_id": None, "eos_token_id": size - len(CONTROL),
+    }  # fmt: skip
+    model = LlamaForCausalLM(LlamaConfig(**settings, **LLAMAS[kind]))
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+    torch.random.set_rng_state(state)
+    return folder

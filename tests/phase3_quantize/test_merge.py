@@ -22,7 +22,7 @@ from phase3_quantize import merge
 from phase3_quantize.params import MergeParams
 from tests.phase3_quantize.conftest import make_model
 
-PARAMS = MergeParams(adapter="dpo", onto="full")
+PARAMS = MergeParams(adapter="dpo", onto="full", rows=4)
 
 
 def make_adapter(base: Path, folder: Path, seed: int = 5, **settings: Any) -> Path:
@@ -96,7 +96,7 @@ def test_embeddings_stay_tied_and_tokenizer_and_licence_come_along(model_256: Pa
 
 def test_without_an_adapter_the_base_is_written_in_float32(tmp_path: Path) -> None:
     half = make_model(tmp_path / "half", dtype=torch.bfloat16)
-    merge.run(half, None, tmp_path / "out" / "merge", MergeParams(adapter="none", onto="full"))
+    merge.run(half, None, tmp_path / "out" / "merge", MergeParams(adapter="none", onto="full", rows=4))
     before, after = load_file(half / "model.safetensors"), load_file(tmp_path / "out" / "merge" / "model.safetensors")
     assert all(after[name].dtype == torch.float32 and torch.equal(after[name], before[name].float()) for name in after)
 
@@ -278,7 +278,7 @@ def gated(folder: Path, source: Path, ships: str, parent: str) -> Path:
 @pytest.mark.parametrize("ships", ["dpo", "sft"])
 def test_the_manifest_says_what_the_gates_shipped(model_256: Path, adapter: Path, tmp_path: Path, ships: str) -> None:
     chosen = gated(tmp_path / "dpo_gate", adapter, ships, sha256_of(model_256))
-    counts = merge.run(model_256, chosen, tmp_path / "out" / "merge", MergeParams(adapter="shipped", onto="nf4"))
+    counts = merge.run(model_256, chosen, tmp_path / "out" / "merge", MergeParams(adapter="shipped", onto="nf4", rows=4))
     assert counts["shipped"] == ships and counts["merged"] == 14
     assert json.loads((tmp_path / "out" / "merge" / "manifest.json").read_text())["counts"]["shipped"] == ships
 
@@ -288,7 +288,7 @@ def test_a_shipped_base_is_written_as_it_is_and_not_rounded(model_256: Path, ada
     chosen = gated(tmp_path / "dpo_gate", adapter, "base", sha256_of(model_256))
     weights = load_file(chosen / "adapter_model.safetensors")
     save_file({name: tensor * ("lora_A" in name) for name, tensor in weights.items()}, chosen / "adapter_model.safetensors")
-    counts = merge.run(model_256, chosen, tmp_path / "out" / "merge", MergeParams(adapter="shipped", onto="nf4"))
+    counts = merge.run(model_256, chosen, tmp_path / "out" / "merge", MergeParams(adapter="shipped", onto="nf4", rows=4))
     assert (counts["shipped"], counts["merged"]) == ("base", 0) and "training_sha256" not in counts["provenance"]
     before, after = load_file(model_256 / "model.safetensors"), load_file(tmp_path / "out" / "merge" / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in after)
@@ -296,7 +296,7 @@ def test_a_shipped_base_is_written_as_it_is_and_not_rounded(model_256: Path, ada
 
 def test_an_adapter_without_a_verdict_is_the_one_the_params_name(model_256: Path, adapter: Path, tmp_path: Path) -> None:
     for named, step in (("sft", "sft"), ("dpo", "dpo"), ("shipped", "dpo")):
-        assert merge.run(model_256, adapter, tmp_path / "out" / "merge", MergeParams(adapter=named, onto="full"))["shipped"] == step
+        assert merge.run(model_256, adapter, tmp_path / "out" / "merge", MergeParams(adapter=named, onto="full", rows=4))["shipped"] == step
 
 
 def test_the_chain_of_gates_leads_to_the_base_and_no_further(model_256: Path, adapter: Path, tmp_path: Path) -> None:

@@ -33,10 +33,11 @@ def test_vocabulary_of_the_real_size_loads_and_cuts_text(tmp_path: Path) -> None
 
 
 def test_tensors_depend_on_seed_and_place_only() -> None:
-    first = random_gguf.random_tensor("a.weight", (8, 8), 3, 17)
-    assert np.array_equal(first, random_gguf.random_tensor("b.weight", (8, 8), 3, 17))
-    assert not np.array_equal(first, random_gguf.random_tensor("a.weight", (8, 8), 4, 17))
-    assert (random_gguf.random_tensor("x_layernorm.weight", (8,), 0, 17) == 1).all()
+    first = random_gguf.random_rows("a.weight", 0, 8, 8, 3, 17)
+    assert np.array_equal(first, random_gguf.random_rows("b.weight", 0, 8, 8, 3, 17))
+    assert not np.array_equal(first, random_gguf.random_rows("a.weight", 0, 8, 8, 4, 17))
+    assert not np.array_equal(first, random_gguf.random_rows("a.weight", 8, 16, 8, 3, 17))
+    assert (random_gguf.random_rows("attn_norm.weight", 0, 8, 8, 0, 17) == 1).all()
 
 
 @pytest.mark.parametrize(("arguments", "says"), [(["--shape", "gpt-5"], "qwen2.5-coder-0.5b"), (["--type", "Q4"], "Q4_K_M")])

@@ -20,14 +20,16 @@ from phase3_quantize.engine import GgufModel
 from phase3_quantize.params import MergeParams, QuantizeParams
 from tests.phase3_quantize.conftest import make_model
 
-PARAMS = QuantizeParams(type="Q4_K_M", threads=1, verify_prompts=4, verify_tokens=32, stop_tokens=16, min_stop_share=0.0)
+PARAMS = QuantizeParams(
+    type="Q4_K_M", threads=1, verify_prompts=4, verify_tokens=32, stop_tokens=16, min_stop_share=0.0, imatrix=False, imatrix_rows=8
+)
 
 
 @pytest.fixture(scope="module")
 def made(model_224: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with merge/ and both files of quantize/."""
     root = tmp_path_factory.mktemp("made")
-    merge.run(model_224, None, root / "merge", MergeParams(adapter="none", onto="full"))
+    merge.run(model_224, None, root / "merge", MergeParams(adapter="none", onto="full", rows=4))
     convert.run(root / "merge", root / "quantize" / "model-f32.gguf", "f32")
     quantize.run(root / "quantize" / "model-f32.gguf", root / "quantize" / "model-q4_k_m.gguf", "Q4_K_M", 1)
     return root
@@ -114,7 +116,9 @@ def test_holes_are_spread_over_the_file_and_an_empty_one_is_named(samples: Path,
 @pytest.fixture
 def params_file(tmp_path: Path) -> Path:
     file = tmp_path / "params.yaml"
-    file.write_text(yaml.safe_dump({"profile": "t", "t": {"merge": {"adapter": "none", "onto": "full"}, "quantize": PARAMS.model_dump()}}))
+    file.write_text(
+        yaml.safe_dump({"profile": "t", "t": {"merge": {"adapter": "none", "onto": "full", "rows": 4}, "quantize": PARAMS.model_dump()}})
+    )
     return file
 
 
@@ -125,11 +129,13 @@ def test_stage_by_command_line_is_repeatable_to_the_byte(model_256: Path, sample
     for _ in range(2):
         done = CliRunner().invoke(app, ["merge", "--base", str(model_256), "--out", str(folder), *common])
         assert done.exit_code == 0, done.output
-        done = CliRunner().invoke(app, ["run", "--model", str(folder), "--samples", str(samples), "--out", str(out), *common])
+        done = CliRunner().invoke(
+            app, ["run", "--model", str(folder), "--train", str(samples), "--samples", str(samples), "--out", str(out), *common]
+        )
         assert done.exit_code == 0, done.output
         assert "greedy tokens of 8 prompts equal" in done.stdout
         after = {file.name: file.read_bytes() for file in sorted(out.iterdir())}
-        assert after.keys() == {"manifest.json", "model-f32.gguf", "model-q4_k_m.gguf", "quantize.json"}
+        assert after.keys() == {"imatrix.gguf", "manifest.json", "model-f32.gguf", "model-q4_k_m.gguf", "quantize.json"}
         assert not before or after == before
         before = after
     figures = json.loads(before["quantize.json"])
@@ -139,11 +145,23 @@ def test_stage_by_command_line_is_repeatable_to_the_byte(model_256: Path, sample
 
 def test_failed_check_is_exit_4_and_leaves_no_figures_that_vouch(model_256: Path, samples: Path, params_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "quantize"
-    stage.run(model_256, samples, out, PARAMS)
+    stage.run(model_256, samples, samples, out, PARAMS)
     strict = yaml.safe_load(params_file.read_text())
     strict["t"]["quantize"] |= {"min_stop_share": 1.0, "stop_tokens": 1}
     params_file.write_text(yaml.safe_dump(strict))
-    command = ["run", "--model", str(model_256), "--samples", str(samples), "--out", str(out), "--params", str(params_file)]
+    command = [
+        "run",
+        "--model",
+        str(model_256),
+        "--train",
+        str(samples),
+        "--samples",
+        str(samples),
+        "--out",
+        str(out),
+        "--params",
+        str(params_file),
+    ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 4
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")]
