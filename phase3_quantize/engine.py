@@ -4,7 +4,7 @@ In:  a GGUF file, token ids
 Out: logits (n, vocab) as llama.cpp computes them, ids of a text, which tokens end generation
 
 The cache is kept in float32 and flash attention is off, so that what differs from the original model is the file, not
-the way it is run.
+the way it is run; for measuring speed it runs as a server would run it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ class GgufModel:
 
     Args:
         n_ctx: tokens the context holds.
+        as_served: cache in float16 and flash attention as llama.cpp chooses, instead of what is exact.
 
     Raises:
         MachineError: llama-cpp-python is missing, or the memory for the context.
         InputError: llama.cpp does not accept the file.
     """
 
-    def __init__(self, path: Path, n_ctx: int, threads: int) -> None:
+    def __init__(self, path: Path, n_ctx: int, threads: int, as_served: bool = False) -> None:
         if llama_cpp is None:
             raise MachineError("llama-cpp-python is not installed: run `make build`")
         llama_cpp.llama_log_set(_quiet, ctypes.c_void_p(0))
@@ -52,8 +53,9 @@ class GgufModel:
         params.n_ctx = params.n_batch = n_ctx
         params.n_ubatch = min(n_ctx, UBATCH)
         params.n_threads = params.n_threads_batch = threads
-        params.type_k = params.type_v = GGML_TYPE_F32
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if not as_served:
+            params.type_k = params.type_v = GGML_TYPE_F32
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.no_perf = True
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
@@ -71,6 +73,11 @@ class GgufModel:
         llama_cpp.llama_batch_free(self._batch)
         llama_cpp.llama_free(self._context)
         llama_cpp.llama_model_free(self._model)
+
+    @property
+    def trained_on(self) -> int:
+        """Tokens of context that the model was trained with."""
+        return int(llama_cpp.llama_model_n_ctx_train(self._model))
 
     def clear(self) -> None:
         """Forget the context."""
