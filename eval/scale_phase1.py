@@ -88,6 +88,8 @@ def params_for(work: Path, workers: int, engine: str) -> Path:
     profile["ingest"] |= {
         "sources": [{"kind": "hub", "id": str(work / "corpus.parquet"), "revision": None, "data_dir": None, "split": "train"}],
         "max_repo_bytes": 0,
+        "canaries": 0,
+        "canary_seed": 0,
     }
     profile["samples"] |= {"tokenizer": "phase2_train/tiny_base", "heldout_repos": [], "heldout_repo_share": 0.02, "max_train": 0}
     for step in STEPS[1:]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from core.records import Row, read_json, write_json, write_text
 from phase1_data.card_diffs import diffs
-from phase1_data.card_facts import SPLITS, STEPS, build
+from phase1_data.card_facts import SPLITS, STEPS, build, told_of_canaries
 from phase1_data.card_page import html
 
 TOP_REPOS = 15
@@ -73,6 +73,8 @@ def _masked(found: Row) -> Iterator[str]:
     rows = ((one["kind"], one["rule"], one["places"], f"{one['places'] / size:.3f}") for one in found["redaction_rules"])
     yield from table(("kind", "rule", "places", "per MB"), rows) if found["redaction_rules"] else ["Nothing.", ""]
     yield from (f"In {found['files_masked']:,} files. Found when what was written was searched again: {found['residual']:,}.", "")
+    if found["canaries"]:
+        yield from (told_of_canaries(found["canaries"]), "")
     yield from ("On labelled rows made at run time (found: more than 90% of the value masked):", "")
     groups = (
         (name, one["rows"], f"{one['recall']:.1%}", f"{one['precision']:.1%}", one["look_alikes"], one["look_alikes_changed"])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from core import canary
 from core.records import Row, groups_of, read_group, read_json, read_parquet
 from core.scrub import mask
 from phase1_data.card_recall import detection
@@ -45,6 +46,7 @@ def build(root: Path) -> Row:
         "clusters": clusters(root / "clean" / "properties.parquet"),
         **redactions(root),
         "residual": manifests["scrub"]["counts"]["residual"],
+        "canaries": canaries(root, manifests["ingest"]["params"]["ingest"]),
         "detection": detection(),
         "splits": counts["splits"],
         "middles": {split: middles(root / "samples" / f"{split}.parquet") for split in SPLITS},
@@ -210,6 +212,37 @@ def redactions(root: Path) -> Row:
         "redaction_rules": [{"kind": kind, "rule": rule, "places": n} for (kind, rule), n in sorted(rules.items())],
         "files_masked": files,
     }
+
+
+def canaries(root: Path, ingest: Row) -> Row:
+    """What became of the planted files: how many are masked, and in how many rows of each split one stands; {} where none was planted.
+
+    The values are made again from the seed; none is written here.
+    """
+    planted = {one.path: one for one in canary.plant(ingest.get("canaries", 0), ingest.get("canary_seed", 0))}
+    if not planted:
+        return {}
+    found: Counter[str] = Counter(kept=0, masked=0, whole=0)
+    for row in read_parquet(root / "scrub" / "files.parquet", made_by("scrub"), ["repo", "path", "content", "redactions"]):
+        if row["repo"] == canary.REPO and row["path"] in planted:
+            whole = planted[row["path"]].value in row["content"]
+            found.update(kept=1, masked=int(bool(row["redactions"]) and not whole), whole=int(whole))
+    rows: dict[str, int] = {}
+    for split in SPLITS:
+        repos = (row["repo"] for row in read_parquet(root / "samples" / f"{split}.parquet", made_by("samples"), ["repo"]))
+        rows[split] = sum(repo == canary.REPO for repo in repos)
+    return {"planted": len(planted), "seed": ingest["canary_seed"], **found, "rows": rows}
+
+
+def told_of_canaries(canaries: Row) -> str:
+    """One sentence on the planted files."""
+    trained = canaries["rows"]["train"]
+    held_out = sum(rows for split, rows in canaries["rows"].items() if split != "train")
+    return (
+        f"Canaries: {canaries['planted']} files with a made-up secret were planted before cleaning; {canaries['kept']} were kept, "
+        f"{canaries['masked']} of them masked, {canaries['whole']} left whole. They stand in {trained:,} rows to train on and "
+        f"{held_out:,} held-out ones; the evaluation asks the model for their values."
+    )
 
 
 def middles(file: Path) -> list[int]:

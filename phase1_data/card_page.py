@@ -13,6 +13,7 @@ from typing import Any
 
 from core.records import Row
 from phase1_data.card_diffs import Diff
+from phase1_data.card_facts import told_of_canaries
 from phase1_data.card_html import STYLE, Html, Words, bar, charts, figure, mb, paragraph, percent, table
 from phase1_data.card_plots import bars, octaves
 
@@ -260,6 +261,8 @@ def masked(card: Row, diffs: Sequence[Diff]) -> Iterator[str]:
         f"Left: {card['residual']:,}. The written file is read back and searched with every rule again; a single finding fails the"
         " step, and no file is left behind."
     )
+    if card["canaries"]:
+        yield paragraph(told_of_canaries(card["canaries"]))
     if diffs:
         yield "<h3>A few of them</h3>"
         yield paragraph("The dots stand for the value, whatever its length; it is not kept anywhere, so it cannot be shown.", note=True)

@@ -1,6 +1,6 @@
 """Read the sources into one schema.
 
-In:  ingest.sources: installed packages, folders, code sets
+In:  ingest.sources: installed packages, folders, code sets; ingest.canaries: files to plant among them
 Out: files.parquet (core.records.FILE, quality properties still empty), rejects.parquet, manifest.json
 
 Size and language are looked at before a file is opened. Everything that is turned down has a row in rejects.parquet; rows
@@ -9,6 +9,7 @@ and rejects go to disk as they come, so memory does not grow with what is read (
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
+from core import canary
 from core.errors import InputError
 from core.manifest import Run
 from core.progress import track
@@ -70,7 +72,7 @@ class Intake:
         self.dropped: Counter[str] = Counter()
         self.read_as: Counter[str] = Counter()
         self.repo_bytes: Counter[bytes] = Counter()  # by hash: a code set has a million repositories
-        self.files = self.bytes = self.seen = 0
+        self.files = self.bytes = self.seen = self.planted = 0
 
     def reject(self, file: RawFile, reason: str, value: str = "") -> None:
         self.dropped[reason] += 1
@@ -93,7 +95,7 @@ class Intake:
     def rows(self, files: Iterable[RawFile]) -> Iterator[Row]:
         """Records of the files that are let in."""
         for file in files:
-            if self.params.max_files and self.files >= self.params.max_files:
+            if self.params.max_files and self.files - self.planted >= self.params.max_files:
                 return
             self.seen += 1
             refusal = self.refusal(file)
@@ -106,6 +108,7 @@ class Intake:
                 self.reject(file, refused.reason, refused.value)
                 continue
             self.files += 1
+            self.planted += file.repo == canary.REPO
             self.read_as[read_as] += 1
             self.bytes += row["n_bytes"]
             self.repo_bytes[_key(file.repo)] += file.size
@@ -119,6 +122,7 @@ class Intake:
             "bytes": self.bytes,
             "dropped": dict(sorted(self.dropped.items())),
             "repos": len(+self.repo_bytes),
+            **({"canaries": self.planted} if self.params.canaries else {}),
             **{f"decoded_{how}": count for how, count in sorted(self.read_as.items()) if how != "utf8"},
         }
 
@@ -126,7 +130,7 @@ class Intake:
         """Raises:
         InputError: nothing was let in; names the rule that turned down most.
         """
-        if not self.files:
+        if self.files == self.planted:
             most = self.dropped.most_common(1)
             why = f"most were turned down as {most[0][0]!r} ({most[0][1]} of {self.seen})" if most else "the sources are empty"
             raise InputError(f"no file to train on: {why}; change ingest in params.yaml and run `python -m phase1_data ingest` again")
@@ -136,8 +140,17 @@ def _key(repo: str) -> bytes:
     return sha256(repo.encode()).digest()[:8]
 
 
+def planted(params: IngestParams) -> Iterator[RawFile]:
+    """The canaries as candidates; first, so that no limit leaves them out."""
+    for one in canary.plant(params.canaries, params.canary_seed):
+        data = one.text.encode()
+        read = functools.partial(bytes, data)
+        yield RawFile(one.path, canary.REPO, "", "canary", "", canary.LICENSE, "metadata", "python", len(data), read)
+
+
 def raw_files(params: IngestParams, work: Path) -> Iterator[RawFile]:
-    """Candidates of every source, one source after the other; `work` takes what a stream must not lose."""
+    """Canaries, then candidates of every source, one source after the other; `work` takes what a stream must not lose."""
+    yield from planted(params)
     for source in params.sources:
         if isinstance(source, EnvironmentSource):
             yield from environment.raw_files(source)

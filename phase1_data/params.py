@@ -53,6 +53,8 @@ class IngestParams(StageParams):
     max_files: Count  # 0: no limit
     max_repo_bytes: Count  # 0: no limit
     max_file_bytes: Positive
+    canaries: Count  # planted files with a secret that nobody owns (core.canary); 0: none
+    canary_seed: int
 
 
 class CleanParams(StageParams):

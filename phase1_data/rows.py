@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from core.canary import REPO
 from core.fim import Hole, Order
 from core.records import Row
 from phase1_data.budget import fit
@@ -56,8 +57,9 @@ class Pick(NamedTuple):
 def draw(split: str, key: str, windows: int, params: SamplesParams, low: int, high: int) -> list[Pick]:
     """The holes of a file with low < ticket <= high, smallest ticket first.
 
-    To train on, every hole of every window has an equal chance. To test on, holes are spread over the windows of a file,
-    and the second of a file comes after the first of all files.
+    To train on, every hole of every window has an equal chance, but those of canaries come first: a model that was not shown them
+    cannot give them away. To test on, holes are spread over the windows of a file, and the second of a file comes after the first
+    of all files.
 
     Args:
         key: repository, path and file_id.
@@ -71,6 +73,8 @@ def draw(split: str, key: str, windows: int, params: SamplesParams, low: int, hi
         numbers = range(first, min(stop, MOST_PER_WINDOW * windows))
         return [Pick(number * ROUND + of_file // (1 << 24), order[number % windows], number // windows) for number in numbers]
     tickets = _mixed(np.uint64(of_file) + np.arange(1, windows * params.holes_per_window + 1, dtype=np.uint64) * GOLDEN)
+    if key.startswith(f"{REPO}/"):
+        tickets >>= np.uint64(32)
     drawn = np.flatnonzero((tickets <= np.uint64(high)) & ((tickets > np.uint64(low)) if low >= 0 else True))
     drawn = drawn[np.argsort(tickets[drawn], kind="stable")]
     return [Pick(int(tickets[at]), *divmod(int(at), params.holes_per_window)) for at in drawn]

@@ -3,9 +3,9 @@
 In:  files with their repository, near-duplicates among them (phase1_data.join)
 Out: train | valid | test_file | test_repo per file; the largest similarity found across sides
 
-Whole repositories go to test_repo; of the others, some files go to test_file and valid. What is moved is always a whole
-component of near-duplicates, so none crosses. Choices follow a hash of the name with the seed: the order of the files
-does not matter, and a file that is added moves few others.
+Whole repositories go to test_repo; of the others, some files go to test_file and valid; canaries are always trained on. What is
+moved is a whole component of near-duplicates, so none crosses. Choices follow a hash of the name with the seed: the order of
+the files does not matter, and a file that is added moves few others.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from core.canary import REPO
 from core.errors import InputError
 from phase1_data.dedup import Components, Places, pairs_of_band
 from phase1_data.params import SamplesParams
@@ -54,7 +55,8 @@ def heldout_repos(repos: Iterable[str], params: SamplesParams) -> set[str]:
         if name not in names:
             some = ", ".join(names[:8])
             raise InputError(f"samples.heldout_repos names {name!r}, of which no file is left (there are {some}, ...): mend params.yaml")
-    others = sorted((name for name in names if name not in params.heldout_repos), key=lambda name: _rank(params.seed, f"repo:{name}"))
+    free = (name for name in names if name not in (*params.heldout_repos, REPO))
+    others = sorted(free, key=lambda name: _rank(params.seed, f"repo:{name}"))
     return {*params.heldout_repos, *others[: math.ceil(len(others) * params.heldout_repo_share)]}
 
 
@@ -72,17 +74,18 @@ def assign(files: Sequence[tuple[str, str]], near: Components, params: SamplesPa
     taken = np.zeros(groups.size, bool)
     taken[group_of[held]] = True
     splits = np.where(held, SPLITS.index("test_repo"), -1).astype(np.int8)
-    free = np.flatnonzero(~taken)
+    planted = np.zeros(groups.size, bool)
+    planted[group_of[np.fromiter((repo == REPO for _, repo in files), bool, len(files))]] = True
+    free = np.flatnonzero(~taken & ~planted)
     ranks = _ranks(files, first[free], np.flatnonzero((size[group_of] > 1) & ~taken[group_of]), group_of, free, params.seed)
     free = free[np.argsort(ranks, kind="stable")]
-    of_group = np.full(groups.size, -1, np.int8)
+    of_group = np.full(groups.size, SPLITS.index("train"), np.int8)
     ends, at, total = np.cumsum(size[free]), 0, int(size[free].sum())
     for name, share in (("test_file", params.heldout_file_share), ("valid", params.valid_share)):
         quota, before = math.ceil(total * share), int(ends[at - 1]) if at else 0
         stop = min(int(np.searchsorted(ends, before + quota)) + 1, free.size) if quota else at
         of_group[free[at:stop]] = SPLITS.index(name)
         at = stop
-    of_group[free[at:]] = SPLITS.index("train")
     if at >= free.size:
         raise InputError(
             "no file is left to train on: lower samples.heldout_*_share or name fewer heldout_repos in params.yaml, or ingest more"

@@ -123,6 +123,7 @@ def params_file(tmp_path: Path, tokenizer_file: Path) -> Callable[..., Path]:
 
     def write(sources: list[dict[str, Any]], **changed: dict[str, Any]) -> Path:
         ingest = {"sources": sources, "languages": ["python"], "max_files": 0, "max_repo_bytes": 0, "max_file_bytes": 100_000}
+        ingest |= {"canaries": 0, "canary_seed": 17}
         profile = {
             "ingest": ingest | changed.get("ingest", {}),
             "clean": CLEAN | changed.get("clean", {}),

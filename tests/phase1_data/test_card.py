@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from core import canary
 from core.records import read_json, read_parquet
 from phase1_data import card
 from phase1_data.card_recall import covered, detection
@@ -44,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> Path
     profile = {
         "ingest": {
             "sources": [{"kind": "folder", "paths": [str(root / "shop")], "license": None}],
-            "languages": ["python"], "max_files": 0, "max_repo_bytes": 0, "max_file_bytes": 100_000,
+            "languages": ["python"], "max_files": 0, "max_repo_bytes": 0, "max_file_bytes": 100_000, "canaries": 3, "canary_seed": 3,
         },
         "clean": CLEAN, "scrub": {"max_masked_share": 0.05, "engine": "local", "workers": 1},
         "samples": SAMPLES | {"tokenizer": str(tokenizer_file)},
@@ -100,6 +101,10 @@ def test_the_figures_are_those_of_the_files(made):
         assert set(found["examples"][name]) == set(reasons)
     redactions = Counter(r["kind"] for row in read_parquet(made / "scrub/files.parquet", "") for r in row["redactions"] or ())
     assert found["redactions"] == dict(redactions) and found["redactions"]["email"] == 1 and found["residual"] == 0
+    rows = sum(row["repo"] == canary.REPO for row in read_parquet(made / "samples/train.parquet", ""))
+    assert found["canaries"] == {
+        "planted": 3, "seed": 3, "kept": 3, "masked": 3, "whole": 0, "rows": {"train": rows, "valid": 0, "test_file": 0, "test_repo": 0}
+    } and rows  # fmt: skip
     for split in ("train", "valid", "test_file", "test_repo"):
         rows = list(read_parquet(made / f"samples/{split}.parquet", "", ["order"]))
         assert found["splits"][split]["rows"] == len(rows) and sum(found["middles"][split]) == sum(row["order"] != "ltr" for row in rows)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from core import canary
 from core.records import read_parquet
 from phase1_data import environment, folder
 from phase1_data.cli import app
@@ -197,6 +198,19 @@ def test_a_limit_takes_the_same_fair_sample_every_time(tmp_path, params_file, re
         assert ingest(params, tmp_path / out).exit_code == 0
     assert (tmp_path / "one/ingest/files.parquet").read_bytes() == (tmp_path / "two/ingest/files.parquet").read_bytes()
     assert len(rows(tmp_path / "one")) == 5 and sorted(rows(tmp_path / "one")) != [f"pkg/mod{n}.py" for n in range(5)]
+
+
+def test_canaries_are_planted_beside_the_files_and_count_for_none_of_them(tmp_path, params_file, repo):
+    source = {"kind": "folder", "paths": [str(repo("shop", 12))], "license": "MIT"}
+    done = ingest(params_file([source], ingest={"max_files": 5, "canaries": 4}), tmp_path / "out")
+    assert done.exit_code == 0
+    planted = [row for row in read_parquet(tmp_path / "out/ingest/files.parquet", "") if row["repo"] == canary.REPO]
+    assert {row["path"]: row["content"] for row in planted} == {one.path: one.text for one in canary.plant(4, 17)}
+    assert len(list(read_parquet(tmp_path / "out/ingest/files.parquet", ""))) == 9
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no code")
+    alone = ingest(params_file([source | {"paths": [str(tmp_path / "texts")]}], ingest={"canaries": 4}), tmp_path / "none")
+    assert alone.exit_code == 2 and "no file to train on" in alone.output
 
 
 def test_no_repository_drowns_the_others(tmp_path, params_file, repo):

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from core import canary
 from core.records import read_parquet
 from phase1_data import samples
 from phase1_data.engine import Shard
 from phase1_data.params import SamplesParams
 from phase1_data.pool import groups_of, others_of, write_index, write_texts
+from phase1_data.split import SPLITS, heldout_repos
 
 from .conftest import SAMPLES
 from .test_engine import bytes_of, finish, installed, kill_when, start  # noqa: F401  # a fixture
@@ -32,12 +34,15 @@ def regroup(file: Path, rows: int) -> None:
 
 @pytest.fixture
 def scrubbed(tmp_path: Path, repo, params_file) -> tuple[Path, Path]:
-    """A folder where samples can start, in 13 shards, and the params file."""
+    """A folder where samples can start, canaries in it, in 14 shards, and the params file."""
     first, second = repo("first", 60), repo("second", 12, 200)
     near = (first / "pkg/mod1.py").read_text()
     (second / "pkg/near.py").write_text(near + "\nLIMIT = 3\n")
     params = params_file(
-        [{"kind": "folder", "paths": [str(first), str(second)], "license": None}], clean={"dedup_threshold": 1.0}, samples=CHANGED
+        [{"kind": "folder", "paths": [str(first), str(second)], "license": None}],
+        ingest={"canaries": 6},
+        clean={"dedup_threshold": 1.0},
+        samples=CHANGED,
     )
     out = tmp_path / "whole"
     for step in ("ingest", "clean", "scrub"):
@@ -80,6 +85,16 @@ def test_neither_processes_nor_row_groups_of_the_input_change_a_row(tmp_path: Pa
     assert bytes_of(made[6, 1]) == bytes_of(made[6, 2])
     for name in ("train", "valid", "test_file", "test_repo"):
         assert list(read_parquet(made[6, 1] / f"{name}.parquet", "")) == list(read_parquet(made[11, 1] / f"{name}.parquet", ""))
+
+
+def test_every_canary_is_trained_on_and_none_is_held_out(tmp_path: Path, scrubbed, tokenizer_file):
+    made = run(scrubbed[0], tmp_path / "made", tokenizer_file, max_train=60, heldout_file_share=0.5)
+    assert heldout_repos([canary.REPO, "a"], SamplesParams.model_validate(SAMPLES | {"heldout_repo_share": 1.0})) == {"a"}
+    planted = canary.plant(6, 17)
+    rows = {name: [row for row in read_parquet(made / f"{name}.parquet", "") if row["repo"] == canary.REPO] for name in SPLITS}
+    assert {row["path"] for row in rows["train"]} == {one.path for one in planted} and not any(rows[name] for name in SPLITS[1:])
+    text = "".join(row["prefix"] + row["middle"] + row["suffix"] for row in rows["train"])
+    assert not any(one.value in text for one in planted) and "<SECRET_1>" in text
 
 
 def test_two_nodes_of_a_cluster_write_the_same_bytes(tmp_path: Path, scrubbed, tokenizer_file, cluster):  # noqa: F811
