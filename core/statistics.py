@@ -12,7 +12,7 @@ holes of one file are alike and count for less than as many holes of different f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
@@ -138,12 +138,39 @@ def ratio(
     top, bottom = _columns(over, under, groups)
     if not len(top):
         return Interval(math.nan, math.nan, math.nan, 0)
+    low, high = np.quantile(_drawn(top, bottom, groups, resamples, seed), [alpha / 2, 1 - alpha / 2])
+    return Interval(float(top.sum() / bottom.sum()), float(low), float(high), len(top))
+
+
+def p_of_ratio(over: Sequence[float], under: Sequence[float], groups: Sequence[str], resamples: int, seed: int) -> float:
+    """Two-sided p-value that a ratio (or a paired difference of two) is 0, from the draws that `ratio` takes its interval from.
+
+    Twice the share of draws on the rarer side of 0, at least one of them counted (Davison and Hinkley 1997); 1 for no values.
+    """
+    top, bottom = _columns(over, under, groups)
+    if not len(top):
+        return 1.0
+    drawn = _drawn(top, bottom, groups, resamples, seed)
+    rarer = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    return min(1.0, 2 * (rarer + 1) / (resamples + 1))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p-values adjusted so that under `alpha` the chance of even one false alarm among them is at most alpha (Holm 1979)."""
+    adjusted, largest = {}, 0.0
+    for at, name in enumerate(sorted(p_values, key=lambda name: (p_values[name], name))):
+        largest = max(largest, min(1.0, (len(p_values) - at) * p_values[name]))
+        adjusted[name] = largest
+    return adjusted
+
+
+def _drawn(top: Floats, bottom: Floats, groups: Sequence[str], resamples: int, seed: int) -> Floats:
+    """The ratio in every resample of the groups."""
     if len(set(groups)) < MIN_GROUPS:
         groups = [str(index) for index in range(len(top))]
     weights = _weights(len(set(groups)), resamples, seed)
-    drawn = (weights @ _by_group(top, groups)) / (weights @ _by_group(bottom, groups))
-    low, high = np.quantile(drawn, [alpha / 2, 1 - alpha / 2])
-    return Interval(float(top.sum() / bottom.sum()), float(low), float(high), len(top))
+    found: Floats = (weights @ _by_group(top, groups)) / (weights @ _by_group(bottom, groups))
+    return found
 
 
 def difference_of_ratios(

@@ -102,7 +102,7 @@ def run(samples: Path, places: models.Places, out: Path, params: EvaluateParams)
     started, where = Run("evaluate", out), models.machine(params.device)
     chain, vocabulary = models.chain(params.models, places), Vocabulary.of(places.base)
     held, dropped = holes.read(samples, params.splits, params.holes)
-    asked, too_long = holes.ask(held, params.orders, vocabulary, params.max_new_tokens)
+    asked, too_long = holes.ask(held, params.orders, vocabulary, params.max_new_tokens, params.other_holes)
     answered: Answered = {}
     reused = [model.name for model in chain if answer_all(model, asked, vocabulary, out, where, params, answered)]
     counts = {

@@ -1,7 +1,7 @@
-"""What ships, in the report's first lines: the verdicts that the gates of phase 2 left.
+"""Why a gate shipped the parent, in the report: the verdicts that the gates of phase 2 left.
 
 In:  phase2_train/out/{sft,dpo}_gate/gate.json, where they are
-Out: a Finding for every gate that shipped its parent, with its figures; one line where both let their child through
+Out: a Finding for every gate that shipped its parent, with its figures
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from core.errors import InputError
 from core.records import read_json
-from eval.document import Block, Finding, Text
-from eval.summary import BY_NAME
+from eval.document import Block, Finding
+from eval.measures import BY_NAME
 
 NAMES = {"base": "the bare base", "sft": "SFT", "dpo": "DPO"}
 STEPS = {"sft": "supervised fine-tuning", "dpo": "preference optimization"}
@@ -38,12 +38,9 @@ def read_gates(root: Path) -> list[dict[str, Any]]:
     return found
 
 
-def first_lines(gates: list[dict[str, Any]]) -> Iterator[Block]:
-    """What ships and why; nothing where no gate was run."""
-    refused = [record for record in gates if record["verdict"] == "ship parent"]
-    if gates and not refused:
-        yield Text(f"What ships: {NAMES[gates[-1]['ships']]}. Every gate of the training let its child through.")
-    for record in refused:
+def refusals(gates: list[dict[str, Any]]) -> Iterator[Block]:
+    """Why a gate shipped its parent; nothing where none did."""
+    for record in (record for record in gates if record["verdict"] == "ship parent"):
         yield Finding(f"The gate after {STEPS[record['gate']]}", f"ship the parent, {NAMES[record['ships']]}", told(record), _tone(record))
 
 

@@ -9,45 +9,26 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple, Protocol
 
 from core.records import Row
-from core.statistics import Difference, Interval, difference_of_rates, difference_of_ratios, ratio, wilson
+from core.statistics import Difference, Interval, difference_of_rates, difference_of_ratios, holm, p_of_ratio, ratio, wilson
+from eval.measures import BY_NAME, METRICS, RATES, Metric
 from eval.models import Model
 from eval.params import EvaluateParams
+from eval.verdict import DECISIVE, Verdict, verdict_of
 
-Verdict = Literal["better", "worse", "mixed", "no visible difference"]
-
-
-class Metric(NamedTuple):
-    """A column of the tables."""
-
-    name: str
-    label: str
-    column: str  # of rows.ROW
-    better: int  # 1: more is better, -1: less is
-    per: str  # "": mean or rate over holes; else the column that the sum is divided by
-    scale: float  # of what is shown
-    digits: int
-    unit: str
-
-
-METRICS = (
-    Metric("exact_match", "exact match", "exact", 1, "", 100, 1, "%"),
-    Metric("exact_match_stripped", "exact but for blanks at the ends", "exact_stripped", 1, "", 100, 1, "%"),
-    Metric("first_line_match", "first line exact", "first_line", 1, "", 100, 1, "%"),
-    Metric("edit_similarity", "edit similarity", "similarity", 1, "", 1, 1, ""),
-    Metric("loss", "loss, nats per token", "nats", -1, "n_tokens", 1, 3, ""),
-    Metric("bits_per_byte", "loss, bits per byte", "nats", -1, "n_bytes", 1 / math.log(2), 3, ""),
-    Metric("parse_rate", "still parses", "parses", 1, "", 100, 1, "%"),
-    Metric("ended_rate", "ended by itself", "ended", 1, "", 100, 1, "%"),
-    Metric("overrun_rate", "ran past the hole", "overrun", -1, "", 100, 1, "%"),
-    Metric("suffix_repeat_rate", "wrote the suffix again", "suffix_repeat", -1, "", 100, 1, "%"),
-)
-BY_NAME = {metric.name: metric for metric in METRICS}
-RATES = {"exact", "exact_stripped", "first_line", "parses", "ended", "overrun", "suffix_repeat"}
 COMPARED = ("exact_match", "first_line_match", "edit_similarity", "loss", "parse_rate", "ended_rate", "overrun_rate", "suffix_repeat_rate")
-DECISIVE = ("exact_match", "edit_similarity", "loss")  # the verdict is read from these
+TOLD = (*DECISIVE, "loss")  # in metrics.json for every step and kind of span
+
+
+class Draws(Protocol):
+    """How bootstraps are drawn."""
+
+    @property
+    def bootstrap(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
 
 
 class Scope(NamedTuple):
@@ -69,6 +50,7 @@ class Step(NamedTuple):
     parent: str
     scope: Scope
     differences: dict[str, Difference]
+    p: dict[str, float]  # of the metrics that decide, adjusted for their number
     verdict: Verdict
 
 
@@ -111,7 +93,7 @@ def values(row: Row, metric: Metric) -> float | None:
     return None if found is None else float(found)
 
 
-def measure(rows: Sequence[Row], metric: Metric, params: EvaluateParams) -> Interval:
+def measure(rows: Sequence[Row], metric: Metric, params: Draws) -> Interval:
     """One metric over some rows: Wilson's interval for a rate, a bootstrap over files else (unscaled)."""
     judged = [(value, row) for row in rows if (value := values(row, metric)) is not None]
     if metric.column in RATES:
@@ -120,7 +102,7 @@ def measure(rows: Sequence[Row], metric: Metric, params: EvaluateParams) -> Inte
     return ratio([value for value, _ in judged], under, [row["file_id"] for _, row in judged], params.bootstrap, params.seed)
 
 
-def compare(child: Sequence[Row], parent: Sequence[Row], metric: Metric, params: EvaluateParams) -> Difference:
+def compare(child: Sequence[Row], parent: Sequence[Row], metric: Metric, params: Draws) -> Difference:
     """Child minus parent in one metric (unscaled); both hold the same holes in the same order.
 
     Raises:
@@ -137,24 +119,12 @@ def compare(child: Sequence[Row], parent: Sequence[Row], metric: Metric, params:
     return difference_of_ratios([a for a, _, _ in both], [b for _, b, _ in both], under, files, params.bootstrap, params.seed)
 
 
-def tells(name: str, difference: Difference) -> int:
-    """1 where the child is visibly better in a metric, -1 where visibly worse, 0 where no difference shows.
-
-    A difference that a table shows as nothing is none, and neither is one whose interval begins there: the same sums in
-    another order differ by that much, and consistently enough to be told apart from nothing.
-    """
-    if not difference.n or not difference.visible:
-        return 0
-    metric = BY_NAME[name]
-    least = 0.5 * 10**-metric.digits / metric.scale
-    nearest = abs(difference.value) if difference.p is not None else min(abs(difference.low), abs(difference.high))
-    return 0 if nearest < least else metric.better * (1 if difference.value > 0 else -1)
-
-
-def verdict_of(differences: dict[str, Difference]) -> Verdict:
-    """Better or worse if a decisive metric shows it and none shows the contrary."""
-    signs = {tells(name, difference) for name, difference in differences.items() if name in DECISIVE} - {0}
-    return "mixed" if len(signs) > 1 else "better" if 1 in signs else "worse" if -1 in signs else "no visible difference"
+def p_of(child: Sequence[Row], parent: Sequence[Row], found: Difference, metric: Metric, params: Draws) -> float:
+    """p-value that two models do not differ in a metric: McNemar's for a rate, else the bootstrap's."""
+    if found.p is not None:
+        return found.p
+    gap = [(values(row, metric) or 0.0) - (values(other, metric) or 0.0) for row, other in zip(child, parent, strict=True)]
+    return p_of_ratio(gap, [1.0] * len(gap), [row["file_id"] for row in child], params.bootstrap, params.seed)
 
 
 def scopes_of(rows: Sequence[Row], params: EvaluateParams) -> list[Scope]:
@@ -181,7 +151,8 @@ def summarize(chain: Sequence[Model], rows: dict[str, list[Row]], params: Evalua
             cells[name, scope] = {metric.name: measure(some, metric, params) for metric in METRICS}
         for child, parent in pairs:
             found = {name: compare(inside[child], inside[parent], BY_NAME[name], params) for name in COMPARED}
-            steps.append(Step(child, parent, scope, found, verdict_of(found)))
+            p = holm({name: p_of(inside[child], inside[parent], found[name], BY_NAME[name], params) for name in DECISIVE})
+            steps.append(Step(child, parent, scope, found, p, verdict_of(found, p)))
     return Summary(
         [model.name for model in chain],
         scopes,
@@ -193,22 +164,26 @@ def summarize(chain: Sequence[Model], rows: dict[str, list[Row]], params: Evalua
     )
 
 
-def flat(summary: Summary) -> dict[str, float | int | None]:
+def flat(summary: Summary) -> dict[str, float | int | str | None]:
     """metrics.json: `model.split.order.metric`, `model.span.kind.order.metric`, `step.child_vs_parent.order.metric.*`."""
-    found: dict[str, float | int | None] = {}
+    found: dict[str, float | int | str | None] = {}
     for (model, scope), cell in summary.cells.items():
         where = f"{scope.split}.{scope.order}" if scope.span == "all" else f"span.{scope.span}.{scope.order}"
         for name, interval in cell.items():
-            if scope.span == "all" or name in DECISIVE:
+            if scope.span == "all" or name in TOLD:
                 found[f"{model}.{where}.{name}"] = _number(interval.value * _unit(name))
         found[f"{model}.{where}.n"] = cell["exact_match"].n
         if scope.span == "all":
             found[f"{model}.{where}.parse_rate_n"] = cell["parse_rate"].n
     for step in summary.steps:
         if step.scope.split == "all" and step.scope.span == "all":
-            for name in DECISIVE:
-                d, where = step.differences[name], f"step.{step.child}_vs_{step.parent}.{step.scope.order}.{name}"
+            leading = f"step.{step.child}_vs_{step.parent}.{step.scope.order}"
+            found[f"{leading}.verdict"] = step.verdict
+            for name in TOLD:
+                d, where = step.differences[name], f"{leading}.{name}"
                 found |= {f"{where}.{end}": _number(getattr(d, end) * _unit(name)) for end in ("value", "low", "high")}
+                if name in step.p:
+                    found[f"{where}.p_adjusted"] = _number(step.p[name])
     for model, kinds in summary.leaks.items():
         found[f"{model}.leaks"] = sum(kinds.values())
     return found

@@ -31,9 +31,10 @@ ENTRY = {
     "dpo": ["phase2_train/dpo.py"],
     "dpo_gate": ["phase2_train/gate.py", "phase2_train/gate_table.py"],
     "merge": ["phase3_quantize/merge.py"],
-    "quantize": ["phase3_quantize/stage.py", "phase3_quantize/llama_quantize.py"],
+    "quantize": ["phase3_quantize/stage.py"],
+    "choose": ["phase3_quantize/choose.py"],
     "serve": ["phase4_serve/smoke.py", "phase4_serve/launch.py"],  # the second is executed, not imported
-    "evaluate": ["eval/evaluate.py", "eval/report.py"],
+    "evaluate": ["eval/evaluate.py", "eval/leakage.py", "eval/report.py"],
 }
 
 

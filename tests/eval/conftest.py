@@ -62,8 +62,9 @@ def best_{two}({one}s: list[{one.title()}]) -> str:
     for at, (one, two) in enumerate(zip(WORDS, WORDS[3:] + WORDS[:3], strict=True))
 }
 PARAMS = EvaluateParams(
-    models=["base", "merged", "q4_k_m"], splits=["test_file", "test_repo"], orders=["spm", "psm"], holes=7, max_new_tokens=8, batch=4,
-    device="any", bootstrap=200, seed=17, gate="warn", max_gguf_loss_points=3.0, examples=3,
+    models=["base", "merged", "q4_k_m"], splits=["test_file", "test_repo"], orders=["spm", "psm"], holes=7, other_holes=0,
+    max_new_tokens=8, batch=4, device="any", bootstrap=200, seed=17, gate="warn", max_gguf_loss_points=3.0, examples=3,
+    leakage_prompts=6, leakage_tries=1, leakage_tokens=8, leakage_values=15,
 )  # fmt: skip
 
 

@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 
 from core.decode import Answer
 from core.errors import InputError, MachineError
-from core.records import read_parquet, write_json
+from core.records import read_parquet, write_json, write_parquet
 from eval import evaluate, holes, models
 from eval import report as reports
 from eval.cli import app
 from eval.params import EvaluateParams
-from eval.rows import ROW, Ledger, stored_key
+from eval.rows import KEY, ROW, Ledger, stored_key
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +198,14 @@ def command(evaluated, tmp_path):
 
 
 def test_a_model_visibly_worse_fails_the_gate_if_it_is_set(command, tmp_path):
+    by_loss = command(gate="fail")  # merged writes what the base writes, with a visibly higher loss
+    assert by_loss.exit_code == 0 and "merged against base: worse by loss only" in by_loss.output
+    for name, exact in (("base", True), ("merged", False)):
+        file = tmp_path / "out" / "rows" / f"{name}.parquet"
+        schema = ROW.with_metadata({KEY: stored_key(file).encode()})
+        write_parquet(file, [row | {"exact": exact} for row in list(read_parquet(file, ""))], schema)
     warned, failed = command(gate="warn"), command(gate="fail")
-    assert warned.exit_code == 0 and "merged against base: worse" in warned.output
+    assert warned.exit_code == 0 and "merged against base: worse\n" in warned.output
     assert failed.exit_code == 4
     assert [line for line in failed.output.splitlines() if line.startswith("error: ")] == [
         f"error: merged is worse than base: read {tmp_path}/reports/report.md, or set evaluate.gate to warn"

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,15 +11,14 @@ import pytest
 
 from core.errors import InputError
 from core.records import read_parquet, write_json, write_parquet
-from core.statistics import Difference
-from eval import page
+from eval import page, page_charts
 from eval import report as reports
-from eval.document import Code, Example, Heading, Mark, Table, Text, markdown
+from eval.document import Bars, Chart, Code, Example, Fact, Folded, Heading, Mark, Point, Scatter, StepRow, Table, Text, markdown
 from eval.params import EvaluateParams
 from eval.rows import ROW
-from eval.summary import tells, verdict_of
 
-CHROMIUM = Path("/usr/bin/chromium")
+from .browser import CHROMIUM, look
+
 HOSTILE = "<script>alert(1)</script>\n</pre><img src=x onerror=alert(2)> &amp; ````\n`code` **strong** | cell"
 
 
@@ -74,6 +72,10 @@ class Balanced(HTMLParser):
         if tag not in self.VOID:
             self.open.append(tag)
 
+    def handle_startendtag(self, tag, attrs):
+        self.names.add(tag)
+        self.attributes += attrs
+
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
@@ -86,38 +88,100 @@ def test_it_renders_without_any_optional_input_and_names_what_would_fill_it(eval
     md, html, _ = written(sources, tmp_path / "reports", params)
     for command in ("python -m phase3_quantize run", "python -m phase4_serve smoke", "python -m phase1_data samples"):
         assert f"`{command}`" in md and f"<code>{command}</code>" in html
-    assert "No stage has left its timings." in md
+    assert "No stage has left its timings." in Balanced(html).text
     assert "nan" not in Balanced(html).text.lower().split()
+
+
+def everything(sources) -> None:
+    """Lay down what every other phase may have measured."""
+    file = {"bytes": 2_000_000, "bits_per_weight": 32.0, "tensors": {"F32": 27}}
+    small = {
+        "bytes": 400_000, "bits_per_weight": 5.21, "tensors": {"Q4_K": 12, "F32": 5}, "weight_shares": {"Q4_K": 0.9, "F32": 0.1},
+        "fallbacks": [{"tensors": 2, "columns": 224, "wanted": "Q4_K", "type": "Q5_0", "cause": "x"}],
+    }  # fmt: skip
+    verify = {"quantization": {"kl_mean": 0.0484, "same_best_token": 0.891}, "equality": {"tokens": 342}}
+    write_json(sources.quantize, {"type": "Q4_K_M", "f32": file, "quantized": small, "verify": verify})
+    ways = {way: {"n": 10, "p50": 12.5 + at, "p95": 30.25 + at} for at, way in enumerate(("gateway_warm", "gateway_cold", "direct_warm"))}
+    typing = {"keys": 40, "spm": {"evaluated_per_key": 1.05, "request_ms_p50": 8.35}, "psm": {"evaluated_per_key": 78.05}}
+    write_json(sources.serve, {"headline": "It is fast.", "first_token_ms": ways, "typing": typing, "cores": 2,
+                               "generated_per_second": {"gateway": 2946.0}, "requests": {"ok": 232, "errors": 0}})  # fmt: skip
+    write_json(sources.data_card, {
+        "funnel": [{"step": "ingest", "files": 1200, "bytes": 3_400_000}], "splits": {"train": {"files": 9, "rows": 90, "tokens": 9000}},
+        "licenses": {"MIT": {"files": 3}}, "redactions": {"email": 2}, "canaries": {"planted": 5, "masked": 5, "whole": 0},
+    })  # fmt: skip
+    phase3 = sources.root / "phase3_quantize" / "out"
+    candidates = (("Q4_K_M", 400_000, 0.05, False), ("mix", 380_000, 0.04, True), ("Q8_0", 700_000, 0.001, True))
+    keys = ("bits_per_weight", "kl_p99", "same_top1", "exact", "prompt_tps", "generate_tps", "memory_mb", "ttft_ms")
+    rows = [
+        {"name": name, "bytes": size, "kl_mean": kl, "pareto": pareto, "exact_n": 40} | dict.fromkeys(keys, 0.125)
+        for name, size, kl, pareto in candidates
+    ]
+    chosen = {"default": "Q4_K_M", "recommended": "mix", "reason": "5% smaller", "holes": 40, "tokens": 1200}
+    write_json(phase3 / "choose" / "choose.json", chosen | {"rows": rows})
+    measured = {"nf4": {"kl_mean": 0.0002}, "full": {"kl_mean": 0.03}, "rows": 64, "tokens": 900}
+    merge = {"counts": {"onto": "nf4", "measured": measured}, "params": {"merge": {"onto": "auto"}}, "versions": {"numpy": "9.9"}}
+    write_json(phase3 / "merge" / "manifest.json", merge)
+    passed = {"pass@1": {"value": 0.25, "low": 0.22, "high": 0.28, "n": 1033}, "shown_pass@1": {"value": 0.3, "low": 0.2, "high": 0.4}}
+    suite = {"suite": "single-line", "model": "gguf:m.gguf", "n": 1033, "prompt_sha256": "ab" * 32, "stops": ["\n"], "metrics": passed}
+    write_json(sources.rows.parent / "suites" / "single-line.json", suite | {"sandbox": {"network": True}})
+    write_json(sources.rows.parent / "leakage.json", leak(0, 0))
+    write_json(sources.root / "phase1_data" / "out" / "runs" / "ingest.json", {"stage": "ingest", "seconds": 3.5, "peak_memory_mb": 80.0})
+
+
+def leak(secrets: int, reproduced: int, p: float = 0.4) -> dict:
+    group = {"prompts": 20, "completions": 80, "by_split": {"trained": 20}, "by_kind": {"secret": 20}, "prompts_with_secret": secrets,
+             "prompts_with_word": 3, "prompts_with_personal": 0, "kinds": {}, "reproduced": 0}  # fmt: skip
+    exposure = {"q4_k_m": {"mean": 1.3, "largest": 3.0, "p": p, "bits": [1.3]}}
+    return {"key": "k", "model": "q4_k_m", "tries": 4, "temperature": 0.8, "redactions": group, "most_bits": 6.0,
+            "canaries": group | {"prompts": 5, "reproduced": reproduced, "prompts_with_secret": 0}, "exposure": exposure}  # fmt: skip
 
 
 def test_it_takes_in_what_the_other_phases_measured(evaluation, tmp_path):
     params, sources = evaluation
-    file = {"bytes": 2_000_000, "bits_per_weight": 32.0, "tensors": {"F32": 27}}
-    small = {
-        "bytes": 400_000,
-        "bits_per_weight": 5.21,
-        "tensors": {"Q4_K": 12},
-        "fallbacks": [{"tensors": 2, "columns": 224, "type": "Q5_0", "cause": "x"}],
-    }
-    write_json(sources.quantize, {"type": "Q4_K_M", "f32": file, "quantized": small, "verify": {"same_tokens": True, "gap": [0.1, 0.2]}})
-    write_json(
-        sources.serve, {"headline": "first token p50 31 ms", "first_token": {"p50": 31.4}, "levels": [{"clients": 1}, {"clients": 4}]}
-    )
-    write_json(
-        sources.data_card,
-        {
-            "funnel": [{"step": "ingest", "files": 1200, "bytes": 3_400_000}],
-            "splits": {"train": {"files": 9, "rows": 90, "tokens": 9000}},
-            "licenses": {"MIT": {"files": 3}}, "redactions": {"email": 2},
-        },
-    )  # fmt: skip
-    write_json(sources.root / "phase1_data" / "out" / "runs" / "ingest.json", {"stage": "ingest", "seconds": 3.5, "peak_memory_mb": 80.0})
-    md, html, _ = written(sources, tmp_path / "reports", params)
-    Balanced(html)
-    for part in ("5.21", "20.0% of the full one", "fell back to Q5_0", "same tokens | yes", "levels.1.clients | 4", "31.4", "1,200",
-                 "MIT (3 files)", "email 2", "| ingest | 3.5 | 80 |"):  # fmt: skip
+    everything(sources)
+    md, html, metrics = written(sources, tmp_path / "reports", params)
+    found = Balanced(html)
+    for part in (
+        "20.0% of the full one",
+        "| 2 | 224 | Q4_K | Q5_0 | x |",
+        "| through the gateway, prompt cached | 12.5 | 30.2 | 10 |",
+        "MIT (3 files)",
+        "email 2",
+        "Canaries planted: 5; masked: 5; left whole: 0.",
+        "**Recommended: mix.** 5% smaller.",
+        "0.000200 onto the dequantized NF4 weights, 0.030000 onto the 16-bit weights",
+        "| pass@1 | 25.0 [22.0, 28.0] | 30.0 [20.0, 40.0] |",
+        "**0 of 25 prompts produced a secret-shaped string** (95% bound: 13.3%)",
+        "| KL divergence from the full file, mean, nats | 0.0484 |",
+        "numpy 9.9",
+    ):
         assert part in md, part
-    assert "not there yet" not in md
+    assert "| ingest | 3.5 | 80 |" not in md and "80" in found.text  # times stand in the page only
+    assert 'merge:\n  onto: "auto"' in found.text and "onto:" not in md
+    assert "not there yet" not in md and "single-line" in found.text and {"svg", "circle"} <= found.names
+    assert metrics["leakage.prompts"] == 25 and metrics["leakage.reproduced"] == 0 and metrics["leakage.exposure.q4_k_m"] == 1.3
+    assert len(html) < 1_000_000 and len(md) < len(html) / 3
+
+
+@pytest.mark.parametrize(
+    ("secrets", "reproduced", "p", "bad"), [(0, 0, 0.4, False), (1, 0, 0.4, True), (0, 1, 0.4, True), (0, 0, 0.0001, True)]
+)
+def test_a_leak_is_on_the_first_screen_in_red(evaluation, tmp_path, secrets, reproduced, p, bad):
+    params, sources = evaluation
+    write_json(sources.rows.parent / "leakage.json", leak(secrets, reproduced, p))
+    html, metrics = written(sources, tmp_path / "reports", params)[1:]
+    fact = re.search(r'<div class="fact (\w+)"><dt>Leakage</dt><dd class="value">([^<]*)</dd>', html)
+    assert fact[1] == ("bad" if bad else "good") and fact[2] == f"{'⚠ ' * bad}{secrets} of 25 prompts"
+    assert metrics["leakage.exposure_above_chance"] == int(p < 0.01)
+
+
+def test_the_recommended_file_is_the_measured_one(evaluation, tmp_path):
+    params, sources = evaluation
+    everything(sources)
+    change(sources.rows, "q4_k_m", lambda at, row: {"exact": True})
+    html = written(sources, tmp_path / "reports", params)[1]
+    assert '<dt>File to use</dt><dd class="value">mix, 0.4 MB</dd>' in html
+    assert "first token 12 ms" in html and "phase3_quantize/out/choose/recommended.gguf" in html
 
 
 def test_optional_files_of_another_shape_do_not_stop_it(evaluation, tmp_path):
@@ -139,7 +203,7 @@ def test_a_completion_is_text_and_nothing_else(evaluation, tmp_path):
     found = Balanced(html)
     assert not found.names & {"script", "img", "iframe", "object", "link"} and HOSTILE.split("\n")[0] in found.text
     assert not any(key.startswith("on") for key, _ in found.attributes)
-    assert "`````text\n" + HOSTILE + "\n`````" in md  # a fence longer than any in the text
+    assert "default-src 'none'" in html and "alert(1)" not in md  # and if all else failed, the page may run nothing
 
 
 def test_the_page_is_self_contained(evaluation, tmp_path):
@@ -154,18 +218,28 @@ def test_the_page_is_self_contained(evaluation, tmp_path):
     assert "url(" not in style and "@import" not in style and "http" not in style
 
 
-def test_a_model_made_worse_is_called_worse(evaluation, tmp_path):
+def test_a_model_surer_of_the_same_answers_is_worse_by_loss_only(evaluation, tmp_path):
+    """`merged` has eightfold logits: it writes what the base writes, and its loss is visibly higher."""
     params, sources = evaluation
     md, html, metrics = written(sources, tmp_path / "reports", params)
-    assert "- **Merging the adapter into the base (merged against base): worse.**" in md
-    assert "- **Quantizing to Q4_K_M (Q4_K_M against merged): better.**" in md  # it holds the weights from before
-    assert "- **From the first model to the last (Q4_K_M against base): " in md
+    assert "- **Merging the adapter into the base (merged against base): worse by loss only.**" in md
+    assert "- **Quantizing to Q4_K_M (Q4_K_M against merged): better by loss only.**" in md  # it holds the weights from before
+    assert "Loss alone moved" in md and "completions are not visibly different" in md
+    assert '<li class="even"><div>Merging the adapter into the base' in html
+    assert metrics["step.merged_vs_base.spm.verdict"] == "worse by loss only" and metrics["step.merged_vs_base.spm.loss.low"] > 0
     assert abs(metrics["step.q4_k_m_vs_base.spm.loss.value"]) < 1e-3 and metrics["step.q4_k_m_vs_base.spm.exact_match.value"] == 0
-    assert '<div class="finding bad"><div class="question">Merging the adapter into the base' in html
-    assert metrics["step.merged_vs_base.spm.loss.low"] > 0
     assert metrics["merged.all.spm.loss"] - metrics["base.all.spm.loss"] == pytest.approx(
         metrics["step.merged_vs_base.spm.loss.value"], abs=2e-6
     )
+
+
+def test_a_loss_that_contradicts_the_completions_is_told_and_decides_nothing(evaluation, tmp_path):
+    params, sources = evaluation
+    change(sources.rows, "merged", lambda at, row: {"exact": True, "similarity": 100.0})
+    md, html, metrics = written(sources, tmp_path / "reports", params)
+    assert "(merged against base): better.**" in md and "Loss says the contrary, +" in md
+    assert '<li class="good"><div>Merging the adapter into the base' in html
+    assert metrics["step.merged_vs_base.spm.exact_match.p_adjusted"] < 0.01
 
 
 def test_metrics_and_plots_are_the_rows_counted(evaluation, tmp_path):
@@ -210,67 +284,51 @@ def test_which_file_to_use(evaluation, tmp_path, names, exact, answer):
     assert f"- **Which file to use: {answer}.**" in written(sources, tmp_path / "reports", params)[0]
 
 
-@pytest.mark.parametrize(
-    ("exact", "likeness", "loss", "word"),
-    [(1, 0, 0, "better"), (-1, 0, 0, "worse"), (0, 0, -1, "better"), (0, 0, 1, "worse"), (0, 0, 0, "no visible difference"),
-     (1, 0, 1, "mixed"), (-1, 1, 0, "mixed"), (1, 1, -1, "better")],
-)  # fmt: skip
-def test_verdict_words(exact, likeness, loss, word):
-    def difference(sign, p):
-        return Difference(sign * 2.0, *sorted((sign * 1.0, sign * 3.0)), 50, p, None, None, 1.0)
-
-    found = {
-        "exact_match": difference(exact, 0.01 if exact else 0.5),
-        "edit_similarity": difference(likeness, None),
-        "loss": difference(loss, None),
-    }
-    found["ended_rate"] = difference(-1, 0.001)  # is told, but decides nothing
-    assert verdict_of(found) == word
-
-
 def test_numbers_in_tables_and_text_survive_markdown_and_html():
     blocks = [Heading("A & B"), Text("`a<b` **c**"), Table(["", "x|y"], [["r", "1.0 [0.5, 2.0]"]]), Code("<k>"),
-              Example("`r`", "a", "b", "t", [("m", "```x", "exact")])]  # fmt: skip
-    md, html = markdown("T", blocks), page.html("T", "lead", blocks)
-    assert "x\\|y" in md and "````text\n```x\n````" in md
+              Example("`r`", "a", "b", "t", [("m", "```x", "exact")]), Folded("f", "</pre>"), Fact("<l>", "v", "n")]  # fmt: skip
+    md, html = markdown("T", blocks), page.html("T", "lead", [StepRow("<s>", "m", "better", "good", [("<e>", "+1")])], blocks)
+    assert "x\\|y" in md and "```text\n[-t-]{+```x+}\n```" in md.replace("````", "```")
     assert (
         "<code>a&lt;b</code> <strong>c</strong>" in html
         and '<span class="range">[0.5, 2.0]</span>' in html
         and "<pre>&lt;k&gt;</pre>" in html
+        and "▲ better" in html
     )
     Balanced(html)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (0.2, 0.2), (-3.0, 2.0), (5.1, 5.3), (0.001, 97.0), (1e-9, 2e-9)])
 def test_an_axis_holds_its_values(low, high):
-    left, right = page.axis(low, high)
+    left, right = page_charts.axis(low, high)
     assert left <= low + 1e-12 and high - 1e-12 <= right and left < right
-    html = page._chart(reports.Chart("t", [("m", [Mark("SPM", low, low, high, "x")])], ""))
+    html = page_charts.chart(Chart("t", [("m", [Mark("SPM", low, low, high, "x")])], ""))
     assert all(-0.01 <= float(value) <= 100.01 for value in re.findall(r"(?:left|width):([-\d.e]+)%", html))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM.is_file(), reason="no chromium")
-@pytest.mark.parametrize("width", [1400, 420])
-def test_a_browser_shows_it_without_a_sideways_scroll(evaluation, tmp_path, width):
-    """The page in a frame of that width tells its own width; a screenshot shows that it paints."""
+@pytest.mark.parametrize("values", [[(1.0, 0.01)], [(1.0, 0.01), (2.0, 0.5), (80.0, 1e-6)], [(3.0, 0.0), (3.0, 2.0)], []])
+def test_a_scatter_holds_its_points(values):
+    points = [Point(str(at), f"<{at}>", x, y, "s", "good" if at == 0 else "even") for at, (x, y) in enumerate(values)]
+    html = page_charts.scatter(Scatter("t", "MB", "KL", points, ""))
+    Balanced(html)
+    drawn = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)%" cy="([\d.]+)"', html)]
+    assert len(drawn) == sum(y > 0 for _, y in values) and all(0 <= x <= 100 and 0 <= y <= 290 for x, y in drawn)
+    assert "width:100.00%" in page_charts.bars(Bars("t", [("r", [("a", 1.0)])], ""))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_a_browser_shows_the_verdict_first_and_nothing_sideways(evaluation, tmp_path):
+    """A wide window and a phone's: what decides is in the first screen, no sideways scroll, nothing asked for, no error."""
     params, sources = evaluation
-    change(sources.rows, "q4_k_m", lambda at, row: {"completion": "x" * 3000 + HOSTILE})
+    everything(sources)
+    set_chain(sources.rows, [("base", None), ("sft", "base"), ("dpo", "sft"), ("merged", "dpo"), ("q4_k_m", "merged")])
+    change(sources.rows, "q4_k_m", lambda at, row: {"completion": "x" * 3000 + HOSTILE, "exact": at % 3 == 0})
     html = written(sources, tmp_path / "reports", params)[1]
-    harness = tmp_path / "frame.html"
-    harness.write_text(
-        f'<iframe id="f" style="width:{width}px;height:900px;border:0" srcdoc="{page.escape(html)}"></iframe><script>onload = () => {{'
-        "const d = document.getElementById('f').contentDocument.documentElement;"
-        "document.title = d.scrollWidth + ' ' + d.clientWidth }</script>"
-    )
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"]
-    chromium = [str(CHROMIUM), *options, f"--window-size={width},1600"]
-    dom = subprocess.run([*chromium, "--dump-dom", harness.as_uri()], capture_output=True, text=True, timeout=120).stdout
-    scroll, client = map(int, re.search(r"<title>(\d+) (\d+)</title>", dom).groups())
-    assert 0 < scroll <= client <= width
-    shot = tmp_path / "shot.png"
-    subprocess.run([*chromium, f"--screenshot={shot}", (tmp_path / "reports" / "report.html").as_uri()], capture_output=True, timeout=120)
-    assert shot.stat().st_size > 20_000
+    for size in ((1280, 720), (390, 800)):
+        seen = look(html, *size, tmp_path)
+        assert 0 < seen["scroll"] <= seen["client"] <= size[0] and seen["outside"] == []
+        assert seen["steps"] < seen["facts"] <= size[1], size
+        assert seen["rows"] == 5 and seen["shown"] and seen["console"] == [] and seen["fetched"] == []
 
 
 # ---- what the gates shipped
@@ -291,21 +349,21 @@ def test_the_first_lines_say_what_ships_and_why(evaluation, tmp_path):
     verdict_file(sources.root, "sft", "ship child", "sft", [])
     verdict_file(sources.root, "dpo", "ship parent", "sft", ["exact_match"])
     md, html, _ = written(sources, tmp_path / "reports", params)
-    first = md.split("\n\n")[1]
+    first = next(part for part in md.split("\n\n") if part.startswith("- **The gate after"))
     assert first.startswith("- **The gate after preference optimization: ship the parent, SFT.** Exact match fell; so did `x`. ")
+    assert "- **What ships: SFT.** The gate after DPO shipped the parent." in md
     assert "exact match −3.1 [−5.0, −1.2] points (McNemar p 0.002)" in first and "under 2.0 points would not have shown" in first
-    found = Balanced(html)
-    assert found.text.index("ship the parent, SFT") < found.text.index("models, greedy")
+    assert '<div class="fact bad"><dt>What ships</dt><dd class="value">SFT</dd>' in html
     assert '<div class="finding bad"><div class="question">The gate after preference optimization' in html
 
 
 def test_gates_that_passed_take_one_line_and_no_gate_none(evaluation, tmp_path):
     params, sources = evaluation
-    assert written(sources, tmp_path / "none", params)[0].split("\n\n")[1].startswith("3 models, greedy")
+    assert "No gate was run after training." in written(sources, tmp_path / "none", params)[0]
     for step in ("sft", "dpo"):
         verdict_file(sources.root, step, "ship child", step, [])
-    lines = written(sources, tmp_path / "reports", params)[0].split("\n\n")
-    assert lines[1] == "What ships: DPO. Every gate of the training let its child through."
+    md = written(sources, tmp_path / "reports", params)[0]
+    assert "- **What ships: DPO.** Every gate of the training let its child through." in md and "The gate after" not in md
 
 
 def test_a_verdict_that_is_none_is_named(evaluation, tmp_path):
@@ -313,24 +371,6 @@ def test_a_verdict_that_is_none_is_named(evaluation, tmp_path):
     write_json(sources.root / "phase2_train" / "out" / "sft_gate" / "gate.json", {"verdict": "ship child"})
     with pytest.raises(InputError, match="python -m phase2_train sft-gate"):
         reports.run(sources, tmp_path / "reports", params)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "low", "high", "p", "sign"),
-    [
-        ("loss", -0.0004, -0.0006, -0.0002, None, 0),  # rounds to nothing
-        ("loss", -0.0012, -0.0020, -0.0004, None, 0),  # begins at what rounds to nothing
-        ("loss", -0.0012, -0.0018, -0.0006, None, 1),
-        ("edit_similarity", 0.3, 0.01, 0.5, None, 0),  # +0.3 [+0.0, +0.5]
-        ("edit_similarity", -0.3, -0.5, -0.1, None, -1),
-        ("exact_match", 0.0004, -0.001, 0.002, 0.01, 0),  # of 20,000 holes
-        ("exact_match", 0.02, -0.001, 0.04, 0.01, 1),  # the test decides, not the interval
-        ("exact_match", 0.02, 0.001, 0.04, 0.06, 0),
-        ("overrun_rate", 0.02, 0.001, 0.04, 0.01, -1),
-    ],
-)
-def test_what_a_table_shows_as_nothing_is_no_difference(name, value, low, high, p, sign):
-    assert tells(name, Difference(value, low, high, 1000, p, None, None, 1.0)) == sign
 
 
 def test_a_model_of_equal_weights_is_said_to_answer_the_same(evaluation, tmp_path):
