@@ -73,6 +73,7 @@ def run(peer: Path | None, tiny: Path, rounds: int, quick: bool, cache: Path) ->
         cost: list[Row] = []
         merge = None
         for model in given(Path(scratch), tiny, quick):
+            print(f"{model.name}: comparing", file=sys.stderr, flush=True)
             outtypes = OUTTYPES if model.name != LARGE else ("f16", "bf16")
             rows += [identity(model, outtype, source, Path(scratch)) for outtype in outtypes]
             if model.adapter is not None:

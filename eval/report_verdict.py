@@ -103,7 +103,7 @@ def recommended(chosen: Choice, sizes: Mapping[str, int], found: Mapping[str, An
             "File to use", f"{row['name']}, {megabytes(size)}", f"`{RECOMMENDED_FILE}`, {shown(bits, 2)} bits per weight; {fast}", "good"
         )
     if chosen.answer == "model-q4_k_m.gguf" and size:
-        return Fact("File to use", f"Q4_K_M, {megabytes(size)}", f"`{DEFAULT_FILE}`, {shown(bits, 2)} bits per weight", "good")
+        return Fact("File to use", f"{made_as(found.get('quantize'), 'Q4_K_M')}, {megabytes(size)}", f"`{DEFAULT_FILE}`, {shown(bits, 2)} bits per weight", "good")
     return Fact("File to use", chosen.answer, chosen.reason, chosen.tone)
 
 
@@ -202,11 +202,18 @@ def _by_measurement(size: str, found: Mapping[str, Any]) -> Choice:
     bits = figure(found.get("quantize"), "quantized", "bits_per_weight")
     headline = str((found.get("serve") or {}).get("headline") or "") if isinstance(found.get("serve"), Mapping) else ""
     named = f"{size}, {shown(bits, 3)} bits per weight." if bits else f"{size}."
-    if row and row["name"] != chosen.get("default"):
+    if row and row["name"] != made_as(found.get("quantize"), chosen.get("default")):
         reason = f"`{RECOMMENDED_FILE}` ({row['name']}, {megabytes(row['bytes'])}): {chosen.get('reason', DASH)}. "
         return Choice("recommended.gguf", f"{reason}The named default, `{DEFAULT_FILE}`, has {named} {headline}".strip(), "good")
     measured = f" Kept after measuring the others: {chosen['reason']}." if row and chosen.get("reason") else ""
     return Choice("model-q4_k_m.gguf", f"`{DEFAULT_FILE}`: {named}{measured} {headline}".strip(), "good")
+
+
+def made_as(quantize: Any, default: Any) -> str:
+    """The name that `choose` gives to a file made as the shipped one was."""
+    made = quantize if isinstance(quantize, Mapping) else {}
+    weighed = isinstance(made.get("imatrix"), Mapping) and made["imatrix"].get("used")
+    return f"{made.get('type', default)}{' + imatrix' if weighed else ''}"
 
 
 def _recommended_row(found: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -184,6 +184,19 @@ def test_the_recommended_file_is_the_measured_one(evaluation, tmp_path):
     assert "first token 12 ms" in html and "phase3_quantize/out/choose/recommended.gguf" in html
 
 
+def test_a_recommended_file_that_is_the_shipped_one_is_named_as_it(evaluation, tmp_path):
+    params, sources = evaluation
+    everything(sources)
+    change(sources.rows, "q4_k_m", lambda at, row: {"exact": True})
+    choose = sources.root / "phase3_quantize" / "out" / "choose" / "choose.json"
+    rows = [{**row, "name": row["name"].replace("mix", "Q4_K_M + imatrix")} for row in json.loads(choose.read_text())["rows"]]
+    write_json(choose, json.loads(choose.read_text()) | {"rows": rows, "recommended": "Q4_K_M + imatrix"})
+    write_json(sources.quantize, json.loads(sources.quantize.read_text()) | {"imatrix": {"used": True}})
+    html = written(sources, tmp_path / "reports", params)[1]
+    assert '<dd class="value">Q4_K_M + imatrix, ' in html and "phase3_quantize/out/quantize/model-q4_k_m.gguf" in html
+    assert "recommended.gguf" not in html
+
+
 def test_optional_files_of_another_shape_do_not_stop_it(evaluation, tmp_path):
     params, sources = evaluation
     for file, value in (
