@@ -103,7 +103,12 @@ def recommended(chosen: Choice, sizes: Mapping[str, int], found: Mapping[str, An
             "File to use", f"{row['name']}, {megabytes(size)}", f"`{RECOMMENDED_FILE}`, {shown(bits, 2)} bits per weight; {fast}", "good"
         )
     if chosen.answer == "model-q4_k_m.gguf" and size:
-        return Fact("File to use", f"{made_as(found.get('quantize'), 'Q4_K_M')}, {megabytes(size)}", f"`{DEFAULT_FILE}`, {shown(bits, 2)} bits per weight", "good")
+        return Fact(
+            "File to use",
+            f"{made_as(found.get('quantize'), 'Q4_K_M')}, {megabytes(size)}",
+            f"`{DEFAULT_FILE}`, {shown(bits, 2)} bits per weight",
+            "good",
+        )
     return Fact("File to use", chosen.answer, chosen.reason, chosen.tone)
 
 
