@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import itertools
 import json
@@ -114,7 +115,8 @@ def test_ctrl_c_keeps_what_was_judged(problems):
     given = ["--problems", problems, "--completions", done, "--output", output, "--workers", "1", "--suites", problems.parent / "suites"]
     command = [sys.executable, "-m", "eval", "infilling", *map(str, given)]
     verdicts = output.with_suffix(".verdicts.jsonl")
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in the background of a shell it is ignored
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], preexec_fn=listen)
     while not verdicts.exists() or len(verdicts.read_bytes().splitlines()) < 2:
         assert run.poll() is None
         time.sleep(0.02)
