@@ -32,6 +32,7 @@ from phase3_quantize.convert import MERGED_BY, gguf_shapes
 from phase3_quantize.engine import GgufModel
 from phase3_quantize.gguf_read import inspect
 from phase3_quantize.holes import read_holes
+from phase3_quantize.kl import divergences, log_softmax
 from phase3_quantize.params import QuantizeParams
 from phase3_quantize.vocab import read_tokenizer
 from phase3_quantize.weights import check_tensors, model_files, open_weights
@@ -147,15 +148,9 @@ def check_ends(model: GgufModel, tokenizer: Tokenizer) -> None:
             raise CheckFailed(f"llama.cpp does not stop at {marker}: convert again with this version's writer")
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Natural log-probabilities, in float64 (rows, vocab)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-
-
 def quantization_loss(full: GgufModel, small: GgufModel, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """What quantization changes on the true middles: KL divergence (nats per token), share of equal best tokens, and loss."""
-    divergences: list[float] = []
+    found: list[float] = []
     same, losses = 0, np.zeros(2)
     for prompt in track(prompts, "divergence", unit="prompts"):
         rows = []
@@ -163,14 +158,14 @@ def quantization_loss(full: GgufModel, small: GgufModel, prompts: Sequence[Promp
             model.clear()
             rows.append(log_softmax(model.extend([*prompt.ids, *prompt.middle[:-1]], len(prompt.middle))))
         p, q = rows
-        divergences += (np.exp(p) * (p - q)).sum(axis=-1).tolist()
+        found += divergences(p, q).tolist()
         same += int((p.argmax(axis=-1) == q.argmax(axis=-1)).sum())
         losses += [-row[np.arange(len(prompt.middle)), prompt.middle].sum() for row in rows]
-    tokens = len(divergences)
+    tokens = len(found)
     return {
         "middle_tokens": tokens,
-        "kl_mean": round(float(np.mean(divergences)), 6),
-        "kl_p99": round(float(np.quantile(divergences, 0.99)), 6),
+        "kl_mean": round(float(np.mean(found)), 6),
+        "kl_p99": round(float(np.quantile(found, 0.99)), 6),
         "same_best_token": round(same / tokens, 4),
         "loss_f32": round(float(losses[0]) / tokens, 5),
         "loss_quantized": round(float(losses[1]) / tokens, 5),
