@@ -26,7 +26,7 @@ from core.fim import Codec, codec_of
 from core.manifest import MANIFEST, Run, sha256_of
 from core.progress import track
 from core.records import read_jsonl, write_json, write_text
-from core.statistics import ALPHA, mcnemar_exact
+from core.statistics import ALPHA, difference_of_rates
 from phase3_quantize import kl, mix, quantize, speed
 from phase3_quantize.convert import MERGED_BY
 from phase3_quantize.engine import GgufModel
@@ -88,9 +88,8 @@ def on_front(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> bool:
 
 def visibly_worse(exact: Sequence[bool], than: Sequence[bool]) -> bool:
     """Fewer holes exactly right, and McNemar's test sees it."""
-    gained = sum(a and not b for a, b in zip(exact, than, strict=True))
-    lost = sum(b and not a for a, b in zip(exact, than, strict=True))
-    return lost > gained and mcnemar_exact(gained, lost) < ALPHA
+    change = difference_of_rates(exact, than)
+    return change.value < 0 and change.p is not None and change.p < ALPHA
 
 
 def dominates(row: dict[str, Any], other: dict[str, Any], exact: dict[str, Sequence[bool]]) -> bool:

@@ -29,8 +29,8 @@ from phase3_quantize.holes import SAMPLES_BY, hole_of
 from phase3_quantize.imatrix_file import write_importance
 
 
-def training_rows(samples: Path, tokenizer: Tokenizer, count: int, longest: int) -> list[list[int]]:
-    """Ids of `count` rows spread evenly over a file of samples, in the order each was trained in; rows that are too long are left out.
+def training_rows(samples: Path, tokenizer: Tokenizer, count: int, longest: int) -> tuple[list[list[int]], int]:
+    """Ids of `count` rows spread evenly over a file of samples, in the order each was trained in; how many were too long and left out.
 
     Raises:
         InputError: the file is missing, damaged or empty.
@@ -41,10 +41,10 @@ def training_rows(samples: Path, tokenizer: Tokenizer, count: int, longest: int)
     for number in range(min(count, len(rows))):
         row = rows[number * len(rows) // min(count, len(rows))]
         found.append(codec.row(hole_of(row), row["order"])[0])
-    found = [ids for ids in found if len(ids) <= longest]
-    if not found:
+    fitting = [ids for ids in found if len(ids) <= longest]
+    if not fitting:
         raise InputError(f"{samples} holds no row that fits into {longest} tokens: run `{SAMPLES_BY}` again")
-    return found
+    return fitting, len(found) - len(fitting)
 
 
 def names_of(model: PreTrainedModel) -> dict[torch.nn.Linear, str]:
@@ -90,10 +90,10 @@ def run(merged: Path, samples: Path, out: Path, count: int) -> dict[str, int]:
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
     tokenizer = Tokenizer.from_file(str(merged / "tokenizer.json"))
-    rows = training_rows(samples, tokenizer, count, model.config.max_position_embeddings)
+    rows, too_long = training_rows(samples, tokenizer, count, model.config.max_position_embeddings)
     sums, tokens = squared_inputs(model, track(rows, "imatrix", unit="rows"))
     for name, values in sums.items():
         if not np.isfinite(values).all():
             raise InputError(f"{merged}: inputs of {name} are not finite: the model is damaged, merge it again")
     write_importance(out, sums, tokens, f"{samples.name} in the markers of core.fim", len(rows), max(map(len, rows)))
-    return {"rows": len(rows), "tokens": tokens, "matrices": len(sums)}
+    return {"rows": len(rows), "too_long": too_long, "tokens": tokens, "matrices": len(sums)}

@@ -27,7 +27,7 @@ TEXT = f"{PREFIX}def add(a, b):\n    {SUFFIX}\n\nprint(add(1, 2))\n{MIDDLE}retur
 @pytest.fixture(scope="module")
 def written(model_224: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("imatrix") / "imatrix.gguf"
-    assert imatrix.run(model_224, samples, file, 4) == {"rows": 4, "tokens": pytest.approx(150, abs=100), "matrices": 14}
+    assert imatrix.run(model_224, samples, file, 4) == {"rows": 4, "too_long": 0, "tokens": pytest.approx(150, abs=100), "matrices": 14}
     return file
 
 
@@ -49,7 +49,8 @@ def test_sums_are_llama_imatrixes_on_the_same_tokens(model_224: Path, tmp_path: 
 
 def test_rows_are_holes_with_their_markers(model_224: Path, samples: Path) -> None:
     tokenizer = Tokenizer.from_file(str(model_224 / "tokenizer.json"))
-    rows = imatrix.training_rows(samples, tokenizer, 4, 512)
+    rows, too_long = imatrix.training_rows(samples, tokenizer, 4, 512)
+    assert too_long == 0
     markers = {tokenizer.token_to_id(marker) for marker in (PREFIX, SUFFIX, MIDDLE)}
     assert len(rows) == 4
     assert all(markers <= set(row) for row in rows)
