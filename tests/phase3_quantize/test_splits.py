@@ -60,11 +60,20 @@ def test_any_text_gives_the_same_ids(name: str, parts: list[str]) -> None:
     assert differing(name, ["".join(parts)]) == []
 
 
+# llama.cpp's tables lack the symbols that came with Unicode 16, and its cut for DeepSeek-Coder reads one blank otherwise
+UNICODE_16 = {
+    *range(0x2427, 0x242A), *range(0x1F8B2, 0x1F8BC), 0x1F8C0, 0x1F8C1, 0x1FA89, 0x1FA8F, 0x1FABE, 0x1FAC6, 0x1FADC, 0x1FADF, 0x1FAE9,
+    *range(0x1FBCB, 0x1FBF0),
+}  # fmt: skip
+UNLIKE = {"deepseek-coder": {0x205F}, "deepseek-v3": UNICODE_16}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED.values())
-def test_every_character_gives_the_same_ids(name: str) -> None:
+def test_every_character_gives_the_same_ids_but_for_those_that_are_known(name: str) -> None:
     points = [*range(1, 0xD800), *range(0xE000, 0x20000), 0x2A6D6, 0xE0001]
-    assert differing(name, [f" a1{chr(point)}b {chr(point) * 2}." for point in points]) == []
+    text_of = {point: f" a1{chr(point)}b {chr(point) * 2}." for point in points}
+    assert differing(name, list(text_of.values())) == [text_of[point] for point in points if point in UNLIKE.get(name, set())]
 
 
 @pytest.mark.parametrize(("cut", "named"), [("qwen2", "llama-bpe"), ("llama-bpe", "qwen2"), ("gpt-2", "smollm"), ("deepseek-v3", "qwen2")])
