@@ -3,37 +3,37 @@
 In:  what stands around the cursor; the completion as it grows
 Out: `Place`: one line or a block; `Cutter`: text that no later rule takes back, the same whether streamed or not
 
-One line where the cursor's line is begun or has text to its right: it ends at the line's end; where nothing is to the
-right the line may first be ended and one more written (`def f(x):` goes on in the next line). A block on an empty line: it
-ends where the indentation falls below the cursor's, and at top level after a blank line. Both end before a line that
-is the next line of the file already, and lose a tail that repeats what stands right of the cursor.
+One line where the cursor's line is begun or has text to its right: it ends at the line's end, or where the brackets are closed that it
+opened and that nothing behind the cursor closes; where nothing is to the right the line may first be ended and one more written.
+A block on an empty line, and behind a bracket or colon that opened one. What ends a block is its language's syntax (core.blocks):
+
+    brackets      the bracket around the cursor closes. If the text behind the cursor closes it the completion ends before it, otherwise
+                  behind it and what belongs to it (`else`, `catch`)
+    indentation   a line is indented less than the cursor's (Python, and where the language is unknown), brackets and strings left out
+    declarations  at top level and in a class, which hold declarations for themselves, a blank line or the end of one ends it
+
+All end before a line that is the next line of the file already, before the third of three equal lines, and lose a tail that repeats what
+stands right of the cursor. No bracket is closed that the completion did not open, but the missing ones around the cursor.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
+from core.blocks import BRACES, CLOSER_OF, CLOSERS, OPENERS, TOP_LEVEL, Around, Lexer, around, columns
 from core.fim import Hole
 
-TAB = 4  # columns, for comparing indentation only
-OPENERS, CLOSERS, QUOTES = "([{", ")]}", "\"'`"
+QUOTES = "\"'`"
 CLOSING = frozenset(CLOSERS + QUOTES + ":;,")  # a partial repetition of these is cut; of letters it is a coincidence
+LONGEST_REST = 500  # characters right of the cursor that are looked at
+TELLING = 16  # letters and digits that make a line one of its kind
+REPEATS = 3  # lines, or pairs of lines, that are the same: the last is not shown
+RUNAWAY, LONGEST_RUN, EVERY = re.compile(r"(?=.{0,23}\w)(.{1,24}?)\1{7,}\Z"), 24 * 10, 32  # the same few characters eight times over
 
-# A top-level block ends where the next one begins with one of these
-TOP_LEVEL = {
-    "python": ("def ", "class ", "async def ", "@", "if __name__", "import ", "from "),
-    "javascript": ("function ", "class ", "export ", "import ", "const ", "async function "),
-    "typescript": ("function ", "class ", "export ", "import ", "interface ", "type ", "const ", "async function "),
-    "go": ("func ", "type ", "import ", "package ", "var ", "const "),
-    "rust": ("fn ", "pub ", "impl ", "struct ", "enum ", "trait ", "mod ", "use "),
-    "java": ("public ", "private ", "class ", "interface ", "import ", "package "),
-}
-
-
-def columns(line: str) -> int:
-    """Width of a line's indentation."""
-    expanded = line.expandtabs(TAB)
-    return len(expanded) - len(expanded.lstrip())
+GOES_ON = re.compile(r"\s*(?:(?:else|catch|finally|where)\b|[{)\].,;:?&|+*=<>-])")  # a line that belongs to the one before it
+LEADS = re.compile(r"\s*(?://|/\*|\*|#|@|\[\[|template\b)")  # a line that belongs to the one after it
+WORD = re.compile(r"\s*\w*\Z")
 
 
 class Place(NamedTuple):
@@ -42,22 +42,59 @@ class Place(NamedTuple):
     mode: Literal["line", "block"]
     before: str  # the cursor's line up to the cursor
     rest: str  # the same line after it, blanks stripped
+    gap: bool  # it begins with a blank
     next_line: str  # the next line of the file that is not blank, right end stripped
+    line_after: str  # and the one after it, where the first says too little by itself
     keywords: tuple[str, ...]
+    lang: str | None
+    around: Around
 
     @classmethod
     def of(cls, prefix: str, suffix: str, lang: str | None) -> Place:
-        """Look at the text around a cursor; `lang` is a name of core.syntax or None."""
+        """Look at the text around a cursor; `lang` is a name of core.syntax or None. Reads a bounded window of it."""
         before = prefix[prefix.rfind("\n") + 1 :]
-        first, _, others = suffix.partition("\n")
-        next_line = next((line.rstrip() for line in others.splitlines() if line.strip()), "")
-        mode: Literal["line", "block"] = "line" if before.strip() or first.strip() else "block"
-        return cls(mode, before, first.strip(), next_line, TOP_LEVEL.get(lang or "", ()))
+        newline = suffix.find("\n")
+        line = suffix[: newline if newline != -1 else None][: LONGEST_REST * 2]
+        first = line.strip()
+        next_line, newline = _next_line(suffix, newline)
+        line_after = _next_line(suffix, newline)[0] if _says_little(next_line, lang) else ""
+        seen = around(prefix, suffix, lang)
+        empty = not before.strip() and not first
+        opens = not first and _opens_block(before, next_line, lang, seen)
+        mode: Literal["line", "block"] = "block" if empty or opens else "line"
+        keywords = TOP_LEVEL.get(lang or "", ())
+        return cls(mode, before, first[:LONGEST_REST], line[:1].isspace(), next_line, line_after, keywords, lang, seen)
 
     @property
     def stop(self) -> list[str]:
         """Texts at which llama-server can stop by itself."""
         return ["\n"] if self.rest else []
+
+
+def _next_line(suffix: str, newline: int) -> tuple[str, int]:
+    """The first line behind this line break that is not blank, and where it ends; "" and -1 if there is none."""
+    while newline != -1:
+        end = suffix.find("\n", newline + 1)
+        line = suffix[newline + 1 : end if end != -1 else None]
+        if line.strip():
+            return line.rstrip(), end
+        newline = end
+    return "", -1
+
+
+def _says_little(line: str, lang: str | None) -> bool:
+    """Whether a line may well stand twice: a decorator, the beginning of a comment or of a loop."""
+    leads = line.lstrip().startswith(("@", "#[", "[[", "/*", "//")) or (lang in BRACES and line.endswith(("(", "[", "{")))
+    return leads and sum(map(str.isalnum, line)) < TELLING
+
+
+def _opens_block(before: str, next_line: str, lang: str | None, seen: Around) -> bool:
+    """Whether the cursor's line ends by opening a block that is not there yet."""
+    if seen.inside or not before.strip() or (next_line and columns(next_line) > columns(before)):
+        return False
+    if lang == "python" and not seen.open:
+        return before.rstrip().endswith(":")
+    return bool(seen.open) and seen.open[0].last and seen.open[0].kind == before.rstrip()[-1:]
 
 
 def shown(prefix: str, suffix: str, lang: str | None, written: str) -> str:
@@ -77,89 +114,272 @@ def shown_in(hole: Hole, lang: str | None, written: str) -> str:
     return shown(hole.prefix, "\n" + hole.suffix, lang, written) + "\n"
 
 
-class _Scan(NamedTuple):
-    end: int  # characters that stay, as far as is known
-    settled: int  # characters that stay whatever follows
-    done: bool  # nothing that follows can be shown
-
-
 class Cutter:
-    """Takes a completion piece by piece and gives back what may be shown."""
+    """Takes a completion piece by piece and gives back what may be shown.
+
+    Every rule decides at a place of the text by what stands before it, never by where a piece ended.
+    """
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.text = ""  # as generated
         self.shown = 0
         self.done = False  # a rule ended it: generate no more
+        self.lexer, self.lead = Lexer(place.lang), place.around.lead
+        self.own: list[str] = []  # brackets that the completion opened
+        self.closed = 0  # brackets around the cursor that it closed
+        self.start = self.number = self.watched = 0  # of the line that is being written
+        self.entered = True  # that line is known to belong to the completion
+        self.wrote = self.wrote_at_once = self.blank_before = self.began = self.inside = False
+        self.doubted: int | None = None  # where a line began that repeats the file if the next one does too
+        self.lines: list[str] = []  # written before it, not the blank ones
+        self.base = columns(place.before)
+        self.braces = place.lang in BRACES
+        self.rest = _Overlap(place.rest)
 
     def feed(self, piece: str) -> str:
         """What can be shown after this piece; "" once done."""
         if self.done:
             return ""
         self.text += piece
-        scan = _scan(self.text, self.place, final=False)
-        if scan.done:
-            return self.finish()
-        return self._show(_unheld(self.text[: scan.settled], self.place))
+        end, settled = self._read(final=False)
+        if end is not None:
+            return self._finish(end)
+        return self._show(settled)
 
     def finish(self) -> str:
         """The rest that is shown, once nothing more is generated."""
         if self.done:
             return ""
+        end, _ = self._read(final=True)
+        return self._finish(len(self.text) if end is None else end)
+
+    def _finish(self, end: int) -> str:
         self.done = True
-        return self._show(_clean(self.text[: _scan(self.text, self.place, final=True).end], self.place))
+        return self._show(_clean(self.text[:end], self.place))
 
     def _show(self, end: int) -> str:
         piece = self.text[self.shown : end]
         self.shown = max(self.shown, end)
         return piece
 
+    def _read(self, final: bool) -> tuple[int | None, int]:
+        """Read on. Where the completion ends, None if not yet; how much of it stays whatever follows."""
+        text, place = self.text, self.place
+        settled = self.shown
+        while True:
+            newline = text.find("\n", self.start)
+            complete = newline != -1 or final
+            end = newline if newline != -1 else len(text)
+            line = text[self.start : end]
+            if not self.entered:
+                verdict = self._enters(line, complete)
+                if verdict is None:
+                    return None, settled
+                if not verdict:
+                    return self.start - 1, 0
+                self.entered = True
+            cuts = [self._brackets(end + (newline != -1), final), self._runaway(end)]
+            if (cut := min((at for at in cuts if at is not None), default=None)) is not None:
+                begun = text[self.start : cut].rstrip()
+                doubted = self.doubted is not None and place.line_after.startswith(begun)
+                return max(0, min(cut, self.doubted - 1)) if doubted and self.doubted is not None else cut, 0
+            repeated = self._repeats(line, complete)
+            if repeated:
+                return max(0, (self.start if self.doubted is None else self.doubted) - 1), 0
+            if repeated is None:
+                return None, settled
+            self.doubted = self._doubt(line, complete)
+            if place.rest:
+                settled = self._unheld(end)
+            elif self.doubted is None and line.strip():
+                settled = self.start + len(line.rstrip())
+            if newline == -1 and final and self.doubted is not None:
+                return max(0, self.doubted - 1), 0
+            if newline == -1:
+                certain = max(0, self.lexer.settled(self.lead + text) - len(self.lead))
+                return None, settled if certain >= settled else max(self.shown, _without_blanks(text, certain))
+            self._end_line(line)
 
-def _scan(text: str, place: Place, final: bool) -> _Scan:
-    """Go through the lines and apply the rules that end a completion."""
-    start = settled = 0
-    blank_before = False
-    lines = text.split("\n")
-    for number, line in enumerate(lines):
-        complete = final or number < len(lines) - 1
-        whole = place.before + line if number == 0 else line
-        fresh = number > 0 or not place.before.strip()  # the line was empty before the completion
-        if number > 0 and _ends_before(whole, text[:start], place, blank_before, complete):
-            return _Scan(max(0, start - 1), 0, True)
-        if fresh and line.strip() and place.next_line:
-            if complete and whole.rstrip() == place.next_line:
-                return _Scan(max(0, start - 1), 0, True)
-            if not complete and place.next_line.startswith(whole.rstrip()):
-                break  # it may become the next line
-        if number > 0 and not complete and any(keyword.startswith(whole) for keyword in place.keywords):
-            break  # it may become the next definition
+    def _end_line(self, line: str) -> None:
+        whole = self.place.before + line if self.number == 0 else line
         if line.strip():
-            settled = start + len(line)
-        blank_before = not whole.strip()
-        start += len(line) + 1
-    return _Scan(len(text), settled, False)
+            self.wrote_at_once = self.wrote_at_once or (self.number == 0 and bool(self.place.before.strip()))
+            self.wrote = True
+            self.lines.append(whole.rstrip())
+            self.began = self.began or not LEADS.match(line)
+        self.blank_before = not whole.strip()
+        self.inside = self.lexer.open_at >= 0
+        self.start += len(line) + 1
+        self.number += 1
+        self.entered = False
 
+    def _brackets(self, end: int, final: bool) -> int | None:
+        """Read the brackets up to here; where the completion closes what it must not."""
+        place, seen = self.place, self.place.around
+        for bracket in self.lexer.read(self.lead + self.text, len(self.lead) + end, final):
+            at, kind = bracket.at - len(self.lead), bracket.kind
+            if at < 0 or kind.startswith("#"):
+                continue
+            if kind in OPENERS:
+                self.own.append(kind)
+            elif self._close(kind):
+                pass
+            elif self.closed < seen.missing and CLOSER_OF[seen.open[self.closed].kind] == kind:
+                self.closed += 1
+            elif seen.open or (self.braces and kind == "}"):
+                if place.rest:
+                    return at - self._repeated_before(at, kind)
+                begun = self.text[self.start : at]
+                repeats = place.next_line.startswith((place.before + begun if self.number == 0 else begun).rstrip())
+                return self.start - 1 if self.number and (not begun.strip() or repeats) else at
+        return None
 
-def _ends_before(line: str, written: str, place: Place, blank_before: bool, complete: bool) -> bool:
-    """Whether a completion ends before this line, which is not its first."""
-    if place.mode == "line":
-        return bool(place.rest or written.strip())
-    if not line.strip():
+    def _repeated_before(self, at: int, closer: str) -> int:
+        """Characters before a closing bracket with which the rest of the line is being written again."""
+        overlap = _Overlap(self.place.rest)
+        size = overlap.feed(self.text[max(0, at - LONGEST_REST) : at])
+        while size and self.place.rest[size : size + 1] != closer:
+            size = overlap.shorter[size - 1]
+        return size
+
+    def _close(self, closer: str) -> bool:
+        """Take off what the completion opened and this closes; False if it opened no such bracket."""
+        for index in range(len(self.own) - 1, -1, -1):
+            if CLOSER_OF[self.own[index]] == closer:
+                del self.own[index:]
+                return True
         return False
-    indent, base = columns(line), columns(place.before)
-    if base:
-        return indent < base
-    return indent == 0 and bool(written.strip()) and (blank_before or line.startswith(place.keywords))
+
+    def _enters(self, line: str, complete: bool) -> bool | None:
+        """Whether the completion goes on with this line, which is not its first; None: more of it must be seen."""
+        place = self.place
+        if place.rest:
+            return False
+        if place.mode == "line" and (not self.wrote or not (self.own and self._unclosed_behind())):
+            return not self.wrote
+        if not self.braces and self.wrote_at_once and not self.own and (self.closed or not place.around.open):
+            return False  # what a colon or bracket at the end of the cursor's line began
+        if not line.strip():
+            return True if complete else None
+        indent = columns(line)
+        if not self.wrote and place.before.strip():
+            self.base = indent  # a block that the cursor's line opened
+        if self.inside:
+            return True
+        if self.own and indent >= self.base:
+            return True
+        if not complete and any(keyword.startswith(line) for keyword in place.keywords):
+            return None
+        if self.own:
+            return not line.startswith(place.keywords) if place.keywords else True
+        if not complete and WORD.match(line) and (self.closed or self.braces or not self.base):
+            return None  # its first word may go on
+        if self.braces and self.closed:
+            return bool(GOES_ON.match(line)) or (place.around.open[0].loop and line.lstrip().startswith("while"))
+        if self.braces:
+            return self._same_declaration(line, indent)
+        if self.base:
+            return indent >= self.base or self._closes_missing(line)
+        return not (indent == 0 and self.wrote and (self.blank_before or (self.began and line.startswith(place.keywords))))
+
+    def _same_declaration(self, line: str, indent: int) -> bool:
+        """Whether a line of a language with braces goes on with what was begun."""
+        seen = self.place.around
+        one_thing = seen.open and not (seen.open[0].holder and not seen.open[0].last)
+        if one_thing or not self.began or indent > self.base or GOES_ON.match(line):
+            return True
+        if self.blank_before or self.lines[-1].endswith(("}", "};")):
+            return False
+        return not line.startswith(self.place.keywords) or line.split()[0] == self.lines[-1].split()[0]
+
+    def _closes_missing(self, line: str) -> bool:
+        """Whether a line begins with the bracket that is missing."""
+        seen = self.place.around
+        return self.closed < seen.missing and line.lstrip()[:1] == CLOSER_OF[seen.open[self.closed].kind]
+
+    def _unclosed_behind(self) -> bool:
+        """Whether nothing behind the cursor closes what the completion opened: the next line does not belong to it."""
+        following, indent = self.place.next_line, columns(self.place.before)
+        return not following or columns(following) < indent or (columns(following) == indent and not GOES_ON.match(following))
+
+    def _repeats(self, line: str, complete: bool) -> bool | None:
+        """Whether this line stands in the file already, or was written twice before; None: it may turn out so."""
+        place = self.place
+        whole = (place.before + line if self.number == 0 else line).rstrip()
+        if not whole.strip() or place.rest or (self.number == 0 and place.before.strip()):
+            return False
+        for known in filter(None, (self._known(), self._thrice())):
+            if complete and whole == known:
+                return True
+            if not complete and known.startswith(whole):
+                return None
+        return False
+
+    def _known(self) -> str:
+        """The line that would repeat the file; "" if none would, as a bracket's line is judged by its bracket."""
+        place = self.place
+        if place.line_after:
+            return place.line_after if self.doubted is not None and self.doubted < self.start else ""
+        return place.next_line if not self.braces or any(map(str.isalnum, place.next_line)) else ""
+
+    def _doubt(self, line: str, complete: bool) -> int | None:
+        """Where a repetition may have begun that one line does not prove."""
+        place = self.place
+        whole = (place.before + line if self.number == 0 else line).rstrip()
+        if not place.line_after or place.rest or (self.number == 0 and place.before.strip()):
+            return None
+        if not whole.strip():
+            return self.doubted
+        same = whole == place.next_line if complete else place.next_line.startswith(whole)
+        return self.start if same else None
+
+    def _thrice(self) -> str:
+        """The line that would be the third of its kind; "" if none would."""
+        lines = self.lines
+        for period in (1, 2):
+            wanted = period * (REPEATS - 1)
+            if len(lines) >= wanted and lines[-wanted:] == lines[-period:] * (REPEATS - 1) and any(map(str.isalnum, lines[-period])):
+                return lines[-period]
+        return ""
+
+    def _runaway(self, end: int) -> int | None:
+        """Where a line is cut that repeats the same few characters over and over; looked for at every 32nd character."""
+        last = min(end, self.lexer.settled(self.lead + self.text) - len(self.lead))
+        for at in range(self.start // EVERY * EVERY + EVERY, last + 1, EVERY):
+            if at > self.watched:
+                self.watched = at
+                if RUNAWAY.search(self.text, max(self.start, at - LONGEST_RUN), at):
+                    return at
+        return None
+
+    def _unheld(self, end: int) -> int:
+        """Characters of a line with text to its right that its own end does not put in doubt."""
+        end -= self.rest.feed(self.text[self.rest.fed : end])
+        return _without_blanks(self.text, end) if self.place.gap else end
 
 
-def _overlap(text: str, rest: str) -> int:
-    """Length of the longest end of a text that begins the rest of the line."""
-    return next((size for size in range(min(len(text), len(rest)), 0, -1) if text.endswith(rest[:size])), 0)
+class _Overlap:
+    """The longest end of a growing text that begins the rest of the line (Knuth, Morris, Pratt)."""
 
+    def __init__(self, rest: str) -> None:
+        self.rest, self.size, self.fed = rest, 0, 0
+        self.shorter = [0]  # for each size: the next shorter overlap of the rest's beginning with itself
+        size = 0
+        for at in range(1, len(rest)):
+            while size and rest[at] != rest[size]:
+                size = self.shorter[size - 1]
+            size += rest[at] == rest[size]
+            self.shorter.append(size)
 
-def _unheld(text: str, place: Place) -> int:
-    """Characters of settled text that its own end does not put in doubt."""
-    return len(text) - _overlap(text, place.rest) if place.rest else len(text.rstrip())
+    def feed(self, text: str) -> int:
+        """Length of the overlap after these characters too."""
+        self.fed += len(text)
+        for character in text:
+            while self.size and (self.size == len(self.rest) or character != self.rest[self.size]):
+                self.size = self.shorter[self.size - 1]
+            self.size += bool(self.rest) and character == self.rest[self.size]
+        return self.size
 
 
 def _clean(text: str, place: Place) -> int:
@@ -167,11 +387,21 @@ def _clean(text: str, place: Place) -> int:
     if not place.rest:
         return len(text.rstrip())
     text = text.rstrip("\n")
-    for size in range(_overlap(text, place.rest), 0, -1):
+    end, overlap = len(text), _Overlap(place.rest)
+    size = overlap.feed(text[-LONGEST_REST:])
+    while size:
         piece = place.rest[:size]
-        if text.endswith(piece) and (piece == place.rest or CLOSING.issuperset(piece)) and _spare(piece, text, place):
-            return len(text) - size
-    return len(text)
+        if (piece == place.rest or CLOSING.issuperset(piece)) and _spare(piece, text, place):
+            end -= size
+            break
+        size = overlap.shorter[size - 1]
+    return _without_blanks(text, end) if place.gap else end
+
+
+def _without_blanks(text: str, end: int) -> int:
+    while end and text[end - 1].isspace():
+        end -= 1
+    return end
 
 
 def _spare(piece: str, text: str, place: Place) -> bool:

@@ -1,6 +1,6 @@
 """A completion from the shell: what a running server would write at a place in a file.
 
-In:  file, line and column (both from 1, as editors count), the server's URL
+In:  file, line and column (both from 1, as editors count), the server's URL, its key from a file or the environment
 Out: the completion's text
 """
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from core.errors import AccessError, InputError, TabsmithError
+from phase4_serve.security import KEY_VARIABLE, take_key
 
 SECONDS = 120.0
 
@@ -30,12 +31,12 @@ def offset_of(text: str, line: int, column: int, file: Path) -> int:
     return sum(len(earlier) + 1 for earlier in lines[: line - 1]) + column - 1
 
 
-def run(file: Path, line: int, column: int, url: str) -> str:
+def run(file: Path, line: int, column: int, url: str, key_file: Path | None = None) -> str:
     """Ask a running server.
 
     Raises:
-        InputError: no such file or place.
-        AccessError: nobody answers there.
+        InputError: no such file or place, or no usable key in the file that was named.
+        AccessError: nobody answers there, or the key is refused.
         TabsmithError: the server refuses.
     """
     if not file.is_file():
@@ -45,12 +46,16 @@ def run(file: Path, line: int, column: int, url: str) -> str:
     except UnicodeDecodeError:
         raise InputError(f"{file} is not UTF-8 text: convert it first") from None
     at = offset_of(text, line, column, file)
-    question = {"prompt": text[:at], "suffix": text[at:], "path": str(file.resolve())}
+    key = take_key(KEY_VARIABLE, key_file)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    question = {"prompt": text[:at], "suffix": text[at:], "path": str(file.resolve()), "manual": True}
     try:
-        answer = httpx.post(f"{url.rstrip('/')}/v1/completions", json=question, timeout=SECONDS)
+        answer = httpx.post(f"{url.rstrip('/')}/v1/completions", json=question, headers=headers, timeout=SECONDS)
         document = answer.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         raise AccessError(f"no tabsmith answers at {url}: start one with `python -m phase4_serve up --model M.gguf`") from None
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        raise AccessError(f"{url} asks for its key: set {KEY_VARIABLE}, or name a file that holds it with --key-file")
     if answer.status_code != httpx.codes.OK:
         raise TabsmithError(f"the server refuses: {document.get('error', {}).get('message', answer.status_code)}")
     return str(document["choices"][0]["text"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -38,14 +39,18 @@ def find() -> Path:
     return Path(on_path)
 
 
-def command(binary: Path, model: Path, socket: Path, params: ServeParams) -> list[str]:
-    """llama-server for one model on a Unix socket, which no browser and no other user can reach."""
+def command(binary: Path, model: Path, socket: Path, params: ServeParams, saves: Path | None = None) -> list[str]:
+    """llama-server for one model on a Unix socket, which no browser and no other user can reach.
+
+    Args:
+        saves: folder for what slots hold; None: they cannot be saved.
+    """
     threads = params.threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
-    flags = {
+    flags: dict[str, object] = {
         "--model": model,
         "--host": socket,
-        "--ctx-size": params.ctx * params.slots,
-        "--parallel": params.slots,
+        "--ctx-size": params.ctx * (params.slots + 1),  # the last slot is the chat's
+        "--parallel": params.slots + 1,
         "--batch-size": params.batch,
         "--ubatch-size": params.batch,
         "--threads": threads,
@@ -53,9 +58,21 @@ def command(binary: Path, model: Path, socket: Path, params: ServeParams) -> lis
         "--cache-ram": 0,  # a slot's own cache is the one that typing hits; copies in RAM cost a save per switch
         "--timeout": 120,  # seconds
         "--log-colors": "off",
+        "--verbosity": 2,  # errors and warnings; its lines about requests are work for two processes
     }
+    if saves is not None:
+        flags["--slot-save-path"] = saves
     switches = ["--no-kv-unified", "--no-ui", "--offline"]
     return [str(binary), *(str(part) for flag in flags.items() for part in flag), *switches]
+
+
+def build(binary: Path) -> str:
+    """What the executable says of its version; empty where it says nothing."""
+    try:
+        said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, env=environment())
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return next((line for line in (said.stderr + said.stdout).splitlines() if line.startswith("version")), "")
 
 
 def environment() -> dict[str, str]:

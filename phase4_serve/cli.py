@@ -52,21 +52,33 @@ def _has_section() -> bool:
 def up(
     model: Model = MODEL,
     workspace: Annotated[Path | None, typer.Option(help="Root of your code, for context from other files; default: none.")] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
-    order: Annotated[str | None, typer.Option(help="spm, or psm for a model that was not trained on contiguous spm.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; one that other machines reach needs a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    key_file: Annotated[Path | None, typer.Option(help="Private file with the key to ask for; or set TABSMITH_API_KEY.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Another name that a Host header may carry.")] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="A web page that may ask, as http://localhost:3000; default: none.")
+    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter (GGUF) over the model.")] = None,
+    chat_url: Annotated[str, typer.Option(help="An OpenAI-compatible service for chat; your questions and code go there.")] = "",
+    chat_model: Annotated[str, typer.Option(help="The model that the chat service is asked for.")] = "",
+    events: Annotated[Path | None, typer.Option(help="File for what editors report; default: in your state folder.")] = None,
+    keep_text: Annotated[bool, typer.Option("--keep-text", help="Write completions into it too, for `pairs`; default: counts.")] = False,
+    order: Annotated[str | None, typer.Option(help="spm, auto, or psm for a model that was not trained on contiguous spm.")] = None,
     ctx: Number = None,
     prefix_tokens: Number = None,
     suffix_tokens: Number = None,
     context_tokens: Number = None,
     max_line_tokens: Number = None,
     max_block_tokens: Number = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Completions at the same time.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Places typed in whose cache is kept.")] = None,
     threads: Annotated[int | None, typer.Option(min=0, help="Threads of llama.cpp; 0: every core.")] = None,
     socket: Annotated[Path | None, typer.Option(help="Unix socket for llama-server; default: one in a private folder.")] = None,
+    warm: Annotated[bool, typer.Option(help="Keep what the model has read of your files for the next start, in a private folder.")] = True,
     params: ParamsFile = None,
     profile: Profile = None,
 ) -> None:
-    """Serve completions on 127.0.0.1 until Ctrl-C."""
+    """Serve completions until Ctrl-C; a new file in the model's place is taken without a pause."""
     flags = {
         "order": order,
         "ctx": ctx,
@@ -82,7 +94,9 @@ def up(
         chosen = settings(params, profile, flags)
         from phase4_serve import up as server
 
-        server.run(model, workspace, port, chosen, socket)
+        hosts, origins = tuple(allow_host or ()), tuple(allow_origin or ())
+        asked = server.Options(model, workspace, host, port, socket, adapter, key_file, hosts, origins, warm, chat_url, chat_model)
+        server.run(asked._replace(events=events, keep_text=keep_text), chosen)
 
 
 @app.command()
@@ -91,12 +105,41 @@ def ask(
     line: Annotated[int, typer.Option(help="Line of the cursor, from 1.")],
     col: Annotated[int, typer.Option(help="Column of the cursor, from 1: the character it stands before.")],
     url: Annotated[str, typer.Option(help="Where the server listens.")] = URL,
+    key_file: Annotated[Path | None, typer.Option(help="Private file with the server's key; or set TABSMITH_API_KEY.")] = None,
 ) -> None:
     """Print what a running server would write at a place in a file."""
     with errors_in_one_line():
         from phase4_serve import ask as question
 
-        print(question.run(file, line, col, url))
+        print(question.run(file, line, col, url, key_file))
+
+
+@app.command()
+def editors(
+    url: Annotated[str, typer.Option(help="Where the server listens.")] = URL,
+    key: Annotated[bool, typer.Option("--key", help="The server asks for a key.")] = False,
+    editor: Annotated[str | None, typer.Argument(help="continue, llama.vscode, llama.vim, openai or curl; default: all.")] = None,
+) -> None:
+    """Print what to write into an editor's settings."""
+    with errors_in_one_line():
+        from phase4_serve.editors import settings as lines
+
+        print(lines(url, key, editor))
+
+
+@app.command()
+def pairs(
+    events: Annotated[Path | None, typer.Option(help="Events of a server with --keep-text; default: in your state folder.")] = None,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("phase4_serve/out/editor_pairs.jsonl"),
+) -> None:
+    """Make preference pairs of what was accepted, dismissed and written instead."""
+    with errors_in_one_line():
+        from phase4_serve import pairs as stage
+        from phase4_serve.events import default_file
+
+        counts = stage.run(events or default_file(), out)
+        print(f"{out}: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}")
+        print(f"next: python -m phase2_train pairs --editor {out}")
 
 
 @app.command()

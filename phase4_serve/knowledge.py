@@ -2,93 +2,194 @@
 
 In:  a workspace and an empty index
 Out: the index filled in the background; a line when it is ready; counts
+
+Files are read, masked and cut in another process (reader.py); here what it sends goes into the index, file by file, and
+no answer waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+import json
+import os
+import pickle
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from watchfiles import Change, DefaultFilter, awatch
+from core.errors import TabsmithError
+from phase4_serve.embedder import Embedder, Failed
+from phase4_serve.index import File, Index
+from phase4_serve.params import ServeParams
+from phase4_serve.reader import Commit, Complete, Gone, Job, Message, Unwatched
+from phase4_serve.retrieve import Found, search
+from phase4_serve.vectors import of_model
+from phase4_serve.workspace import Workspace, relative
 
-from phase4_serve.index import Index, put_all
-from phase4_serve.workspace import IGNORE_FILE, Workspace
+STARTS = 4  # of the reader: one that is killed is started again, and reads everything again
+PATIENCE = 2.0  # seconds that `saved` waits
+IDLE = 0.2  # seconds between two looks for files that a service for vectors has not seen
 
-DEBOUNCE = 200  # ms: an editor that saves writes several times
-STEP = 50  # ms
+
+def of(root: Path | None, params: ServeParams, model: Path) -> Knowledge | None:
+    """What can be known of a folder by these settings; None where nothing is to be retrieved.
+
+    Raises:
+        InputError: serve.embedder is no URL.
+    """
+    if root is None or not params.max_chunks:
+        return None
+    service = Embedder(params.embedder) if params.embedder else None
+    index = Index(params.chunk_lines, params.retrieval, service=service)
+    return Knowledge(Workspace(root, params.max_file_bytes), index, model if params.retrieval == "hybrid" else None)
 
 
 class Knowledge:
-    """What the server knows of the workspace."""
+    """What the server knows of the workspace.
 
-    def __init__(self, workspace: Workspace, index: Index) -> None:
-        self.workspace, self.index = workspace, index
+    Args:
+        model: a GGUF by whose token embeddings pieces are compared; None: by words and definitions only.
+    """
+
+    def __init__(self, workspace: Workspace, index: Index, model: Path | None = None) -> None:
+        self.workspace, self.index, self.model = workspace, index, model
         self.complete = asyncio.Event()
-        self._stop = threading.Event()
+        self.left_out: dict[str, int] = {}
+        self.watched = True
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, Future[None]] = {}
+        self._writing = threading.Lock()
+        self._ended = False
 
     def state(self) -> dict[str, Any]:
         """Counts for `/health`."""
-        left_out = dict(sorted(self.workspace.left_out.items()))
-        return {"complete": self.complete.is_set(), "files": self.index.files, "pieces": len(self.index), "left_out": left_out}
+        service = self.index.service
+        return {
+            "complete": self.complete.is_set(),
+            "watched": self.watched,
+            "files": self.index.files,
+            "pieces": len(self.index),
+            "left_out": self.left_out,
+            "embedder": None if service is None else {"healthy": service.healthy, "files_unseen": self.index.unseen},
+        }
+
+    def search(self, query: str, limit: int, path: str = "") -> list[Found]:
+        """Pieces that answer a question in words or names, best first; `path`: only in this file or folder."""
+        return search(self.index, query, limit, relative(path, self.workspace.root))
+
+    async def saved(self, path: str) -> bool:
+        """A client says that a file has changed; True once it is in the index as it is now, False if that takes too long."""
+        name = relative(path, self.workspace.root)
+        process, number, told = self._process, next(self._numbers), Future[None]()
+        if process is None or process.stdin is None or not name:
+            return False
+        self._waiting[number] = told
+        line = json.dumps([str(self.workspace.root / name), number]).encode() + b"\n"
+        try:
+            await asyncio.to_thread(self._write, process, line)
+            await asyncio.wait_for(asyncio.wrap_future(told), PATIENCE)
+        except (OSError, ValueError, TimeoutError):
+            return False
+        finally:
+            self._waiting.pop(number, None)
+        return True
 
     async def run(self) -> None:
         """Index everything, then whatever changes; until cancelled."""
-        changes = awatch(
-            self.workspace.root,
-            watch_filter=DefaultFilter(ignore_paths=()),
-            debounce=DEBOUNCE,
-            step=STEP,
-            recursive=True,
-            ignore_permission_denied=True,
-        )
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.to_thread(self._all)
-            async for batch in changes:
-                await asyncio.to_thread(self._update, batch)
-        except (OSError, RuntimeError) as error:
-            print(f"the workspace is not watched ({type(error).__name__}): start again to see changed files", file=sys.stderr, flush=True)
+            if self.model is not None:
+                await asyncio.to_thread(self._with_vectors, self.model)
+            if self.index.service is not None:
+                threading.Thread(target=self._embed, daemon=True, name="embedder").start()
+            for start in range(STARTS):
+                if start:
+                    print("the process that reads the workspace ended: it is started again", file=sys.stderr, flush=True)
+                    await asyncio.sleep(start)
+                await asyncio.to_thread(self._follow, loop)
+            print("the workspace is no longer read: start again to see changed files", file=sys.stderr, flush=True)
+            self.watched = False
         finally:
-            self._stop.set()
+            self._ended = True
+            if self.index.service is not None:
+                self.index.service.close()
+            if self._process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
 
-    def _all(self) -> None:
-        started = time.perf_counter()
-        put_all(self.index, (source for source in self.workspace.sources() if not self._stop.is_set()))
-        self.complete.set()
-        left = ", ".join(f"{reason} {count}" for reason, count in sorted(self.workspace.left_out.items()))
-        seconds = time.perf_counter() - started
-        print(f"indexed {self.index.files:,} files, {len(self.index):,} pieces in {seconds:.1f} s; left out: {left or 'none'}", flush=True)
+    def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Do as the reader says until it ends."""
+        job = Job(str(self.workspace.root), self.workspace.max_bytes, self.index.max_lines, str(self.model or ""))
+        command = [sys.executable, "-m", "phase4_serve.reader"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+            if self._ended:
+                process.kill()
+                return
+            self._process = process
+            assert process.stdout is not None
+            with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
+                self._write(process, json.dumps(job).encode() + b"\n")
+                while True:
+                    self._do(pickle.load(process.stdout), loop)
+            process.kill()
 
-    def _update(self, changes: Iterable[tuple[Change, str]]) -> None:
-        paths = sorted({Path(path) for _, path in changes})
-        if any(path.name == IGNORE_FILE for path in paths):
-            self._again()
-            return
-        for path in paths:
-            self._one(path)
-        self.index.commit()
-
-    def _again(self) -> None:
-        """Judge every file anew."""
-        sources = list(self.workspace.sources())
-        for path in self.index.paths() - {source.path for source in sources}:
-            self.index.remove(path)
-        put_all(self.index, sources)
-
-    def _one(self, path: Path) -> None:
-        """A path that changed: a file is read again, a folder walked, what is gone forgotten."""
+    def _with_vectors(self, model: Path) -> None:
+        """Vectors by the model's tokens; without them where it has none that can be read."""
         try:
-            name = path.relative_to(self.workspace.root).as_posix()
-        except ValueError:
-            return
-        if path.is_dir() and not path.is_symlink():
-            for source in self.workspace.folder(path):
-                self.index.put(source)
-        elif (changed := self.workspace.source(path)) is not None:
-            self.index.put(changed)
-        else:
-            self.index.remove(name)
+            self.index.embed_by(of_model(model))
+        except TabsmithError as error:
+            self.model = None
+            print(f"no likeness between pieces: {error}", file=sys.stderr, flush=True)
+
+    def _embed(self) -> None:
+        """Have the service for vectors see one file after another; where it fails, try again later."""
+        service, said = self.index.service, False
+        while service is not None and not self._ended:
+            try:
+                waits = 0.0 if self.index.embed_next() else IDLE
+            except Failed as error:
+                waits = max(IDLE, service.rests)
+                if not said:
+                    print(f"the embedder at {service.host} fails ({error}): going on without it", file=sys.stderr, flush=True)
+                said = True
+            time.sleep(min(waits, IDLE) if self._ended else waits)
+
+    def _write(self, process: subprocess.Popen[bytes], line: bytes) -> None:
+        assert process.stdin is not None
+        with self._writing:
+            process.stdin.write(line)
+            process.stdin.flush()
+
+    def _do(self, message: Message, loop: asyncio.AbstractEventLoop) -> None:
+        match message:
+            case File():
+                self.index.add(message)
+            case Gone(path):
+                self.index.remove(path)
+            case Commit(numbers):
+                self.index.commit()
+                for number in numbers:
+                    if (told := self._waiting.get(number)) is not None and not told.done():
+                        told.set_result(None)
+            case Complete(paths, left_out, seconds):
+                for path in self.index.paths() - paths:  # what a reader before this one had told
+                    self.index.remove(path)
+                self.index.commit()
+                self.left_out = left_out
+                if not self.complete.is_set():
+                    left = ", ".join(f"{reason} {count}" for reason, count in left_out.items())
+                    files, pieces = self.index.files, len(self.index)
+                    print(f"indexed {files:,} files, {pieces:,} pieces in {seconds:.1f} s; left out: {left or 'none'}", flush=True)
+                    with contextlib.suppress(RuntimeError):  # the loop has ended
+                        loop.call_soon_threadsafe(self.complete.set)
+            case Unwatched(reason):
+                self.watched = False
+                print(f"the workspace is not watched ({reason}): it is looked through twice a minute", file=sys.stderr, flush=True)

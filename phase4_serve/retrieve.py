@@ -2,26 +2,38 @@
 
 In:  text around the cursor, the path being edited, an index, a budget in tokens
 Out: chunks in the order of path and line, which does not depend on scores: the same set is the same prompt
+
+First the definitions of names used near the cursor, then what words (BM25) and, where the index has vectors, likeness find,
+fused by rank. Never the file itself, what stands at the cursor already, copies of a chosen piece, more than two of a file.
 """
 
 from __future__ import annotations
 
 import itertools
 import keyword
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from core.fim import Chunk
+from core.syntax import lang_of
+from phase4_serve import definitions
 from phase4_serve.index import Hit, Index, Piece, terms
 
 LINES_BEFORE, LINES_AFTER = 24, 8  # around the cursor: what a question is made of
-MAX_TERMS = 48  # nearest to the cursor first
+NEAR_BEFORE, NEAR_AFTER = 4, 1  # of a question by likeness: 24 and 8 lines found half as many definitions
+MAX_TERMS = 32  # nearest to the cursor first
 COMMON = frozenset([*keyword.kwlist, "self", "cls", "print", "int", "str", "null", "true", "false", "const", "let", "var", "function"])
 MIN_SHARE = 0.4  # of the best score; a piece below it is there by accident
 COPY = 0.5  # share of lines that also stand around the cursor: the model would write the piece again (llama.vim evicts above it)
 TWIN = 0.9  # share of lines of another chosen piece: nothing new
 FEWEST_LINES = 3  # of a piece that is cut to fit
 CANDIDATES = 24
+RRF = 60  # Cormack, Clarke and Buettcher 2009
+PER_FILE = 2
+HOMONYMS = 4  # pieces that define a name; of one with more nobody can say which is meant
+DEFINITIONS = 6  # pieces taken as definitions before the others have their turn
 
 
 class Around(NamedTuple):
@@ -30,6 +42,16 @@ class Around(NamedTuple):
     prefix: str
     suffix: str
     path: str
+
+
+class Found(NamedTuple):
+    """A piece that answers a search."""
+
+    path: str
+    line: int  # from 0
+    text: str
+    score: float  # of rank fusion: comparable within one answer only
+    via: str  # definition | words | likeness: what put it there first
 
 
 def words_around(around: Around) -> list[str]:
@@ -54,18 +76,98 @@ def share(lines: frozenset[str], other: frozenset[str]) -> float:
 def candidates(index: Index, around: Around) -> Iterator[Piece]:
     """Pieces worth showing, best first."""
     near = line_set(around.prefix) | line_set(around.suffix)
-    hits = index.search(words_around(around), CANDIDATES)
+    defining = by_definition(index, around)[:DEFINITIONS] if index.mode != "bm25" else []
+    lists = [strong(index.search(words_around(around), CANDIDATES, around.path))]
+    if index.mode == "hybrid":
+        lists.append(index.like(likeness_of(around), CANDIDATES, around.path))
+    yield from _distinct((hit.piece for hit in (*defining, *fused(lists))), around.path, near)
+
+
+def likeness_of(around: Around) -> str:
+    """The text whose vector is asked for: fewer lines than words are taken from, since no place counts more in it than another."""
+    return "\n".join((*around.prefix.split("\n")[-NEAR_BEFORE:], *around.suffix.split("\n", NEAR_AFTER)[:NEAR_AFTER]))
+
+
+def _distinct(found: Iterable[Piece], path: str, near: frozenset[str]) -> Iterator[Piece]:
+    """Without the file itself, look-alikes of the text at the cursor, copies of each other, and more than PER_FILE of a file."""
     chosen: list[frozenset[str]] = []
-    for piece in _strong(hits):
+    seen: set[Piece] = set()
+    of_file: Counter[str] = Counter()
+    for piece in found:
+        if piece.path == path or piece in seen or of_file[piece.path] == PER_FILE:
+            continue
+        seen.add(piece)
         lines = line_set(piece.text)
-        if piece.path == around.path or share(lines, near) > COPY or any(share(lines, other) > TWIN for other in chosen):
+        if share(lines, near) > COPY or any(share(lines, other) > TWIN for other in chosen):
             continue
         chosen.append(lines)
+        of_file[piece.path] += 1
         yield piece
 
 
-def _strong(hits: list[Hit]) -> Iterator[Piece]:
-    yield from (hit.piece for hit in hits if hit.score >= MIN_SHARE * hits[0].score)
+def by_definition(index: Index, around: Around) -> list[Hit]:
+    """Pieces of other files that define names used near the cursor, likeliest first."""
+    lang = lang_of(around.path) or "python"
+    imports = index.imports(around.path) | definitions.imported(around.prefix, lang)
+    found: dict[int, Hit] = {}
+    for usage in definitions.used(around.prefix, around.suffix, lang, imports):
+        hits = [hit for hit in index.defining(usage.name, HOMONYMS) if hit.piece.path != around.path]
+        fitting = [hit for hit in hits if comes_from(hit.piece.path, usage.module)] if usage.module else []
+        for hit in fitting or (sorted(hits, key=lambda hit: -common_folders(hit.piece.path, around.path))):
+            found.setdefault(hit.number, hit)
+    return list(found.values())
+
+
+def comes_from(path: str, module: str) -> bool:
+    """Whether a file may be what an import names: the last part of the module is the file or its folder."""
+    last = re.split(r"[./:]+", re.sub(r"\.(?:js|ts|mjs|jsx|tsx|h|hpp)$", "", module).strip("./"))[-1]
+    stem, _, _ = path.rsplit("/", 1)[-1].partition(".")
+    return bool(last) and (stem == last or f"/{last}/" in f"/{path}")
+
+
+def common_folders(path: str, other: str) -> int:
+    """How many folders two paths begin with alike."""
+    pairs = zip(path.split("/")[:-1], other.split("/")[:-1], strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def strong(hits: list[Hit]) -> list[Hit]:
+    """Without those far below the best."""
+    return [hit for hit in hits if hit.score >= MIN_SHARE * hits[0].score]
+
+
+def fused(lists: list[list[Hit]]) -> list[Hit]:
+    """Several rankings as one: the sum of 1 / (RRF + rank), which is its score; with one list its order is kept."""
+    scores: Counter[int] = Counter()
+    hits: dict[int, Hit] = {}
+    for found in lists:
+        for rank, hit in enumerate(found, 1):
+            scores[hit.number] += 1 / (RRF + rank)  # type: ignore[assignment]
+            hits.setdefault(hit.number, hit)
+    return [hits[number]._replace(score=score) for number, score in sorted(scores.items(), key=lambda item: -item[1])]
+
+
+def search(index: Index, query: str, limit: int, path: str = "") -> list[Found]:
+    """Pieces that answer a question in words or names, best first, PER_FILE of a file at most.
+
+    Args:
+        path: a file or folder to look in; "" is everywhere.
+    """
+    names = [name for name in dict.fromkeys(definitions.IDENTIFIER.findall(query)) if len(name) >= definitions.SHORTEST]
+    defining = [hit for name in names[: definitions.NAMES] for hit in index.defining(name, HOMONYMS)]
+    many = max(CANDIDATES, 2 * limit) * (8 if path else 1)
+    words = list(dict.fromkeys(word for word in terms(query) if word not in COMMON))[:MAX_TERMS]
+    lists = {"definition": defining, "words": index.search(sorted(words, key=len, reverse=True), many), "likeness": index.like(query, many)}
+    via = {hit.number: name for name, hits in reversed(lists.items()) for hit in hits}
+    found: list[Found] = []
+    of_file: Counter[str] = Counter()
+    for hit in fused(list(lists.values())):
+        piece = hit.piece
+        inside = not path or piece.path == path or piece.path.startswith(f"{path.rstrip('/')}/")
+        if inside and (of_file[piece.path] < PER_FILE or piece.path == path) and len(found) < limit:
+            of_file[piece.path] += 1
+            found.append(Found(*piece, hit.score, via[hit.number]))
+    return found
 
 
 def fill(wanted: Iterable[Piece], budget: int, limit: int, count: Callable[[str], int]) -> list[Piece]:

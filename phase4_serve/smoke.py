@@ -1,7 +1,7 @@
 """The DVC stage `serve`: start the server as a user would, ask it held-out holes, measure, stop it.
 
 In:  a GGUF; files.parquet and test_file.parquet of phase 1
-Out: serve.json: seconds to ready, first tokens, tokens/s, the gateway's own share, prompt tokens per keystroke
+Out: serve.json: seconds to ready, first tokens, tokens/s, the gateway's own share, prompt tokens per keystroke, what is typed as predicted
      serve/manifest.json, runs/serve.json
 
 The workspace is one repository, the one with the most held-out holes. The same ids go through the gateway and straight
@@ -44,6 +44,7 @@ SAMPLES = "python -m phase1_data samples"
 POLL, READY_SECONDS = 0.02, 300.0
 PAIRS = 3  # one-token requests per hole and way, everything in the cache: what is left is the gateway
 ONE_TOKEN = 1
+ASKED_ANEW = 0.01  # a temperature at which nothing is answered from memory and the text hardly changes
 NO_TIMINGS: dict[str, float] = {}
 
 
@@ -173,8 +174,9 @@ def write_workspace(root: Path, repo: str, files: Any) -> int:
 
 
 def question(hole: Row, **more: Any) -> dict[str, Any]:
-    """A hole as an editor would send it."""
-    return {"prompt": hole["prefix"], "suffix": hole["suffix"], "path": hole["path"], "repo": hole["repo"], **more}
+    """A hole as an editor would send it; the trigger has no say, and with an order named the prompt is the whole one."""
+    asked = {"prompt": hole["prefix"], "suffix": hole["suffix"], "path": hole["path"], "repo": hole["repo"]}
+    return {**asked, "manual": True, "order": "spm", "temperature": ASKED_ANEW, **more}
 
 
 async def first_request(url: str, hole: Row) -> float:
@@ -216,6 +218,7 @@ class Smoke:
             for name, asked in itertools.chain.from_iterable([ways, ways[::-1]] * PAIRS):
                 single[name].append((await asked(ONE_TOKEN)).total)
         typing = {order: await self.type_into(holes, order) for order in ("spm", "psm")}
+        through = await self.type_through(holes)
         await self.client.aclose()
         await self.backend.close()
         own = statistics.median(single["gateway"]) - statistics.median(single["direct"])
@@ -233,6 +236,7 @@ class Smoke:
                 "ratio": round(statistics.median(single["gateway"]) / statistics.median(single["direct"]), 2),
             },
             "typing": {"keys": len(self.keys(holes)[1]), **typing},
+            "typed_through": through,
             "requests": {"ok": self.requests["ok"], "errors": self.requests["error"]},
         }
 
@@ -253,7 +257,7 @@ class Smoke:
     async def straight(self, ids: list[int], tokens: int) -> Timing:
         """The same ids without the gateway."""
         started, first, timings = time.perf_counter(), None, NO_TIMINGS
-        async for event in self.backend.complete(ids, {"n_predict": tokens, "temperature": 0}):
+        async for event in self.backend.complete(ids, {"n_predict": tokens, "temperature": ASKED_ANEW}):
             timings = event.timings or timings
             if event.content:
                 first = first or time.perf_counter() - started
@@ -272,12 +276,37 @@ class Smoke:
             body = question({**hole, "prefix": hole["prefix"] + keys[:typed]}, order=order)
             timed.append(await self.through_gateway(body, ONE_TOKEN))
         later = timed[1:] or timed  # the first one opens the place
+        evaluated = sorted(t.timings.get("prompt_n", 0) for t in later)
         return {
-            "evaluated_per_key": round(statistics.mean(t.timings.get("prompt_n", 0) for t in later), 2),
+            "evaluated_per_key": round(statistics.mean(evaluated), 2),
+            "evaluated_p50": int(statistics.median_low(evaluated)),
+            "evaluated_p95": int(evaluated[min(len(evaluated) - 1, int(len(evaluated) * 0.95))]),
             "prompt_ms_per_key": round(statistics.mean(t.timings.get("prompt_ms", 0) for t in later), 2),
             "request_ms_p50": round(statistics.median(t.total for t in later) * 1000, 2),
             "first_evaluated": int(timed[0].timings.get("prompt_n", 0)),
         }
+
+    async def type_through(self, holes: list[Row]) -> dict[str, Any]:
+        """Type answers as they were given, one character at a time: how many keys are answered from memory, and how fast."""
+        typed: list[float] = []
+        keys = 0
+        for hole in holes:
+            text = (await self.whole(question(hole, temperature=0, order=None)))[1]
+            for size in range(1, len(text)):
+                if keys == self.params.smoke_keystrokes:
+                    break
+                keys += 1
+                seconds, _, source = await self.whole(question({**hole, "prefix": hole["prefix"] + text[:size]}, temperature=0, order=None))
+                typed += [seconds] * (source == "typed")
+        return {"keys": keys, "share": round(len(typed) / keys, 3) if keys else 0.0, "ms": percentiles(typed)}
+
+    async def whole(self, body: dict[str, Any]) -> tuple[float, str, str]:
+        """Seconds, text and source of an answer that is not streamed."""
+        started = time.perf_counter()
+        answer = await self.client.post("/v1/completions", json=body)
+        self.requests["ok" if answer.status_code == httpx.codes.OK else "error"] += 1
+        document = answer.raise_for_status().json()
+        return time.perf_counter() - started, document["choices"][0]["text"], document.get("tabsmith", {}).get("source", "")
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""llama-server as a child process: started, watched, started again when it dies, and never left behind.
+"""llama-server as a child process: started, watched, started again when it dies or hangs, and never left behind.
 
 In:  its command; a Unix socket path that the command listens on
 Out: `ready` set while it answers; MachineError when it cannot be kept running
@@ -14,11 +14,11 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import httpx
-
 from core.errors import MachineError
+from phase4_serve.backend import Backend, BackendDown, BackendRefused
 from phase4_serve.binary import environment
 
 RESTARTS, WITHIN = 5, 60.0  # deaths within so many seconds after which we give up
@@ -26,17 +26,23 @@ START_SECONDS = 300.0  # until it must answer: a large model from a slow disk
 POLL = 0.02  # seconds
 STOP_SECONDS = 3.0  # between the polite signal and the other one
 SHOWN_LINES = 5  # of its last words
+COMPLAINTS = (" E ", "error", "fail", "abort", "assert", "terminate")
 
 
 class Supervisor:
-    """Keeps one llama-server running; `await run()` returns only by cancellation or an error."""
+    """Keeps one llama-server running; `await run()` returns only by cancellation or an error.
 
-    def __init__(self, command: list[str], socket: Path) -> None:
-        self.command, self.socket = command, socket
+    Args:
+        prepare: awaited each time it answers, before it counts as ready.
+    """
+
+    def __init__(self, command: list[str], socket: Path, prepare: Callable[[], Awaitable[object]] | None = None) -> None:
+        self.command, self.socket, self.prepare = command, socket, prepare
         self.ready = asyncio.Event()
         self.deaths = 0
         self.process: subprocess.Popen[bytes] | None = None
         self._words: deque[str] = deque(maxlen=60)
+        self._asked = Backend(socket)
 
     async def run(self) -> None:
         """Start it, and start it again when it dies.
@@ -51,14 +57,23 @@ class Supervisor:
                 self.ready.clear()
                 self.deaths += 1
                 died.append(time.monotonic())
+                said = self._last_words(only_complaints=True)
                 if len(died) == RESTARTS and died[-1] - died[0] < WITHIN:
                     raise MachineError(
-                        f"llama-server died {RESTARTS} times within {WITHIN:.0f} seconds ({_how(code)}): check memory, or another build"
+                        f"llama-server died {RESTARTS} times within {WITHIN:.0f} seconds ({_how(code)}{said}): "
+                        "check memory, or another build"
                     )
-                print(f"llama-server died ({_how(code)}); starting it again", file=sys.stderr, flush=True)
+                print(f"llama-server died ({_how(code)}{said}); starting it again", file=sys.stderr, flush=True)
         finally:
             self.ready.clear()
             await self._stop()
+
+    def restart(self) -> None:
+        """End it at once: it hangs. `run` starts another."""
+        self.ready.clear()
+        if self.process is not None and self.process.poll() is None:
+            self._words.append("E it did not answer")
+            self.process.kill()
 
     async def _live(self, first: bool) -> int:
         """From start to death; only a death at the first start is an error of its own."""
@@ -82,13 +97,16 @@ class Supervisor:
             stderr=subprocess.PIPE,
             env=environment(),
             start_new_session=True,  # Ctrl-C reaches us, and we end it in order
+            umask=0o077,  # its socket, and what it saves of a slot, are this user's alone
         )
         self._listener = asyncio.create_task(asyncio.to_thread(self._listen, self.process))
         await self._until_ready(self.process)
+        if self.prepare is not None:
+            await self.prepare()
         self.ready.set()
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        """Keep its last lines; nothing else reads them, so nothing of a prompt reaches a log."""
+        """Keep its last lines; at its verbosity they are about the model and the machine, never about a prompt."""
         assert process.stderr is not None
         with process.stderr as lines:
             for line in lines:
@@ -96,21 +114,22 @@ class Supervisor:
 
     async def _until_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(verify=False, uds=str(self.socket))) as client:
-            while time.monotonic() < deadline:
-                if process.poll() is not None:
-                    await self._listener
-                    raise MachineError(f"llama-server ended at start ({_how(process.returncode)}): {self._last_words()}")
-                with contextlib.suppress(httpx.HTTPError):
-                    if (await client.get("http://llama/health", timeout=2)).status_code == httpx.codes.OK:
-                        return
-                await asyncio.sleep(POLL)
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                await self._listener
+                raise MachineError(f"llama-server ended at start ({_how(process.returncode)}): {self._last_words() or 'it said nothing'}")
+            with contextlib.suppress(BackendDown, BackendRefused):
+                await self._asked.ask("/health", None, 2)
+                return
+            await asyncio.sleep(POLL)
         raise MachineError(f"llama-server did not answer within {START_SECONDS:.0f} seconds: try a smaller model")
 
     async def _ended(self) -> int:
         assert self.process is not None
         while (code := self.process.poll()) is None:
             await asyncio.sleep(POLL)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._listener), 1)  # what it said last is still on its way
         return code
 
     async def _stop(self) -> None:
@@ -127,10 +146,11 @@ class Supervisor:
         process.wait()
         self.socket.unlink(missing_ok=True)
 
-    def _last_words(self) -> str:
+    def _last_words(self, only_complaints: bool = False) -> str:
         """Its last lines, complaints first."""
-        complaints = [line for line in self._words if " E " in line or "error" in line.lower() or "fail" in line.lower()]
-        return " | ".join((complaints or list(self._words))[-SHOWN_LINES:]) or "it said nothing"
+        complaints = [line for line in self._words if any(word in line.lower() or word in line for word in COMPLAINTS)]
+        shown = " | ".join((complaints if only_complaints else complaints or list(self._words))[-SHOWN_LINES:])
+        return f": {shown}" if only_complaints and shown else shown
 
 
 def _how(code: int) -> str:

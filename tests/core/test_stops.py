@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -53,12 +54,77 @@ def test_one_line_or_a_block(prefix: str, suffix: str, mode: str) -> None:
     assert Place.of(prefix, suffix, "python").mode == mode
 
 
-CODE = st.text(st.sampled_from("ab :()[]'\"\n\t}x=,"), max_size=60)
+BRACES = [  # language, before the cursor, after it, what a model writes, what is seen of it
+    # the closing brace is there already
+    ("javascript", "function f() {\n  ", "\n}\n", "return 1;\n}\n\nf();\n", "return 1;"),
+    ("go", "func f() {\n\t", "\n}\n", "if x {\n\t\treturn\n\t}\n\tg()\n}\nfunc g() {", "if x {\n\t\treturn\n\t}\n\tg()"),
+    ("rust", "fn f<'a>(x: &'a str) {\n    ", "\n}\n", "let c = '}';\n    g(c)\n}\n", "let c = '}';\n    g(c)"),
+    ("c", "int f(void)\n{\n    ", "\n}\n", "#ifdef A\n    a();\n#else\nb:\n    b();\n#endif\n}\nint g", "#ifdef A\n    a();\n#else\nb:\n    b();\n#endif"),  # noqa: E501
+    ("cpp", "class A {\n", "\n};\n", "public:\n    A();\n\nprivate:\n    int a;\n};\nclass B", "public:\n    A();\n\nprivate:\n    int a;"),
+    ("java", "class A {\n    int f() {\n        ", "\n    }\n}\n", "return 1;\n    }\n}\n", "return 1;"),
+    ("javascript", "foo(", "\n);\n", "a, (b)) + c", "a, (b)"),
+    ("typescript", "const a = [\n  ", "\n];\n", "`${x.map((y) => `]${y}`)}`,\n  2,\n];\nlet b", "`${x.map((y) => `]${y}`)}`,\n  2,"),
+    # it is missing: the completion closes it, and what belongs to it, and no more
+    ("javascript", "function f() {\n  ", "\nfunction g() {\n}\n", "return 1;\n}\n\nfunction g() {", "return 1;\n}"),
+    ("javascript", "function f() {\n  if (x) {\n    ", "\n}\n", "y();\n  } else {\n    z();\n  }\n}\n", "y();\n  } else {\n    z();\n  }"),
+    ("java", "if (x)\n{\n    ", "", "y();\n}\nelse\n{\n    z();\n}\nw();", "y();\n}\nelse\n{\n    z();\n}"),
+    ("c", "do {\n    ", "", "x--;\n} while (x);\nreturn x;", "x--;\n} while (x);"),
+    ("c", "for (;;) {\n    ", "", "x--;\n}\nwhile (x) {", "x--;\n}"),
+    ("typescript", "it('works', () => {\n  ", "", "f();\n});\n\nit('fails'", "f();\n});"),
+    ("rust", "impl A for B {\n    fn f() {\n        ", "\n\n    fn g() {}\n}\n", "1;\n    }\n    fn h() {}", "1;\n    }"),
+    ("java", "class A {\n    void f(int a,\n            int b) {\n        ", "\n    }\n}\n", "g();\n    }\n}\n", "g();"),
+    ("go", "switch x {\ncase 1:\n\t", "\n}\n", "a()\ncase 2:\n\tb()\n}\n", "a()\ncase 2:\n\tb()"),
+    # a bracket or brace that the cursor's line opened
+    ("javascript", "while (x) {", "", "\n  y();\n}\nz();", "\n  y();\n}"),
+    ("javascript", "while (x) {", "\n}\n", "\n  y();\n  z();\n}\n", "\n  y();\n  z();"),
+    ("c", "int a[] = {", "};", "1, 2};\nint b", "1, 2"),
+    ("typescript", "f(a, (", "\n", "b) => {\n  c();\n});\nd();", "b) => {\n  c();\n});"),
+    ("rust", "let x = foo(", "\n    bar,\n);\n", "&", "&"),
+    # chained calls go on; a declaration ends where the next one begins
+    ("javascript", "", "", "a\n  .then(b)\n  .catch(c);\n\nd();", "a\n  .then(b)\n  .catch(c);"),
+    ("go", "package a\n\n", "", "// F is f.\nfunc F() {\n\tg()\n}\nfunc G() {", "// F is f.\nfunc F() {\n\tg()\n}"),
+    ("java", "class A {\n    int a;\n\n    ", "\n}\n", "@Override\n    int f() {\n        g();\n\n        h();\n    }\n\n    int g() {", "@Override\n    int f() {\n        g();\n\n        h();\n    }"),  # noqa: E501
+    ("cpp", "namespace a {\nint x;\n\n", "\n}\n", "int f() {\n    return 1;\n}\n\nint g() {", "int f() {\n    return 1;\n}"),
+    # no repetition
+    ("java", "class A {\n    int f() {\n        ", "\n        return a.of(1);\n    }\n}\n", "g();\n        return a.of(1);\n", "g();"),
+    ("java", "class A {\n    int a;\n    ", "\n    @Override\n    int f() {}\n}\n", "@Override\n    int g() {\n        h();\n    }\n", "@Override\n    int g() {\n        h();\n    }"),  # noqa: E501
+    ("java", "class A {\n    int a;\n    ", "\n    @Override\n    int f() {}\n}\n", "int b;\n    @Override\n    int f() {}\n", "int b;"),
+    ("javascript", "f(a", ", b) // c", ".d, b) // c", ".d"),
+    ("javascript", "{\n  ", "\n}", "go();\n  go();\n  go();\n  go();", "go();\n  go();"),
+    ("javascript", "{\n  ", "\n}", "a();\n  b();\n  a();\n  b();\n  a();\n  b();", "a();\n  b();\n  a();\n  b();"),
+    ("python", "f(", ")\n", "a, b)\n", "a, b"),
+    ("python", "x = f(", "\n", "a)\ny = 1", "a)"),
+    ("python", "x = f(", "\n", "\n    a,\n)\ny = 1\n", "\n    a,\n)"),
+    ("python", "def f():\n    x = {\n        ", "\n    }\n    return x\n", "1: 2,\n    }\n    return x\n", "1: 2,"),
+    ("python", "def f():\n    ", "\n", 's = """\na\n"""\n    return s\n\n\nx = 1', 's = """\na\n"""\n    return s'),
+    ("python", "if x:\n    y = 1\n    ", "\n", "z = [\n1,\n]\nw = 2", "z = [\n1,\n]"),
+]  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
-@given(CODE, CODE, CODE, st.lists(st.integers(0, 60), max_size=8), st.sampled_from(["python", "javascript"]))
-def test_a_stream_shows_what_the_whole_answer_says(prefix: str, suffix: str, generated: str, cuts: list[int], lang: str) -> None:
+@pytest.mark.parametrize(("lang", "prefix", "suffix", "generated", "seen"), BRACES)
+def test_syntax_ends_a_completion(lang: str, prefix: str, suffix: str, generated: str, seen: str) -> None:
+    assert shown(prefix, suffix, lang, generated) == seen
+    streamed = Cutter(Place.of(prefix, suffix, lang))
+    assert "".join(map(streamed.feed, generated)) + streamed.finish() == seen
+
+
+@pytest.mark.parametrize("lang", ["python", "javascript", "go", None])
+def test_a_line_that_runs_away_is_ended(lang: str | None) -> None:
+    seen = shown("x = [", "\n", lang, "0, " * 500)
+    assert 20 < len(seen) < 100
+    assert shown("", "", lang, "# " + "-" * 70 + "\nx = 1") == "# " + "-" * 70 + "\nx = 1"  # a ruler is none
+
+
+LANGUAGES = ["python", "javascript", "typescript", "java", "go", "rust", "c", "cpp", None]
+SCRAPS = ["a", "b1", " ", "    ", "\n", "\n\n", "(", ")", "[", "]", "{", "}", "'", '"', "`", "${", "/*", "*/", "//", "/", "#", "#if\n", "#else\n", "\\",  # noqa: E501
+          '"""', 'r#"', '"#', "=", ",", ";", ":", "else", "while", "class A {\n", "fn f() {\n",
+          "def f():\n", "return", "@a", "=>", "0, 0, 0, "]  # fmt: skip
+CODE = st.lists(st.sampled_from(SCRAPS), max_size=30).map("".join)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(CODE, CODE, CODE, st.lists(st.integers(0, 60), max_size=8), st.sampled_from(LANGUAGES))
+def test_a_stream_shows_what_the_whole_answer_says(prefix: str, suffix: str, generated: str, cuts: list[int], lang: str | None) -> None:
     whole = shown(prefix, suffix, lang, generated)
     edges = [0, *sorted(min(cut, len(generated)) for cut in cuts), len(generated)]
     cutter = Cutter(Place.of(prefix, suffix, lang))
@@ -73,3 +139,37 @@ def test_nothing_is_shown_after_the_end(prefix: str, suffix: str, generated: str
     cutter.feed(generated)
     cutter.finish()
     assert cutter.done and cutter.feed("more") == "" and cutter.finish() == ""
+
+
+@settings(max_examples=300, deadline=None)
+@given(CODE, CODE, CODE, st.sampled_from(LANGUAGES))
+def test_one_character_at_a_time_shows_the_same(prefix: str, suffix: str, generated: str, lang: str | None) -> None:
+    cutter = Cutter(Place.of(prefix, suffix, lang))
+    assert "".join(map(cutter.feed, generated)) + cutter.finish() == shown(prefix, suffix, lang, generated)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("ab(){}[]\n ;"), max_size=60), st.sampled_from(LANGUAGES[1:-1]))
+def test_nothing_is_closed_that_the_text_behind_closes(generated: str, lang: str) -> None:
+    seen = shown("f(x) {\n    ", "\n}\n", lang, generated)
+    depth = 0
+    for character in seen:
+        depth += character in "([{"
+        depth -= character in ")]}"
+        assert depth >= 0
+
+
+@pytest.mark.parametrize("lang", ["python", "typescript", "rust", "cpp", None])
+@pytest.mark.parametrize("unit", ["(", "{\n", "}", "`${", "/*", '"', '"\\', "#if\n", "\n", "a", "0, ", "{}", "'a", 'r#"', "    {\n    }\n"])
+def test_no_text_takes_long(lang: str | None, unit: str) -> None:
+    def spent(text: str) -> tuple[float, float]:
+        started = time.thread_time()
+        cutter = Cutter(Place.of(text, text, lang))
+        placed = time.thread_time()
+        for at in range(0, 4_000, 4):
+            cutter.feed(text[at : at + 4])
+        return placed - started, time.thread_time() - placed
+
+    tries = [spent(unit * 100_000) for _ in range(2)]  # one may meet the garbage collector
+    assert min(placed for placed, _ in tries) < 0.1  # some 10 ms
+    assert min(fed for _, fed in tries) < 1  # for 1,000 pieces: 0.1 s at most

@@ -6,14 +6,16 @@ The vocabulary is the 256 bytes and the control tokens: one character of ASCII i
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -27,27 +29,44 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from core.fim import CONTROL, END
 from phase4_serve.params import ANYWHERE, ServeParams
+from tests.phase4_serve.provider_peer import Peer, serve
 
 ROOT = Path(__file__).parents[2]
 HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, CONTEXT = 64, 128, 2, 4, 2, 1024
 PARAMS = ANYWHERE.model_copy(
     update={
         "ctx": 1024, "prefix_tokens": 240, "suffix_tokens": 120, "context_tokens": 200, "max_line_tokens": 24, "max_block_tokens": 40,
-        "threads": 1, "queue": 2, "smoke_holes": 3, "smoke_keystrokes": 8,
+        "threads": 1, "slots": 2, "queue": 2, "smoke_holes": 3, "smoke_keystrokes": 8,
     }
 )  # fmt: skip
 CANARY = "gh" + "p_" + "x7Kq2mWv9RtB4nLs8YcJ3hFd6ZpG1aUe5oTi"  # looks like a real token; made here so that no scanner finds one
 
 
-def write_gguf(path: Path, control: tuple[str, ...] = CONTROL, arch: str = "qwen2", seed: int = 7, ids: bool = True) -> Path:
-    """Two layers of random float32 weights, tied embeddings; `ids` writes the ids of the markers too."""
+def write_gguf(
+    path: Path,
+    control: tuple[str, ...] = CONTROL,
+    arch: str = "qwen2",
+    seed: int = 7,
+    ids: bool = True,
+    layers: int = LAYERS,
+    wider: int = 1,
+    letters: bool = False,
+) -> Path:
+    """A few layers of random float32 weights, tied embeddings.
+
+    Args:
+        ids: write the ids of the markers too.
+        wider: times the usual width.
+        letters: only letters are likely, so that nothing ends an answer but its length.
+    """
+    hidden, ffn = HIDDEN * wider, FFN * wider
     tokens = [*sorted(ByteLevel.alphabet()), *control]
     writer = gguf.GGUFWriter(path, arch)
     writer.add_name("tiny random")
-    writer.add_block_count(LAYERS)
+    writer.add_block_count(layers)
     writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(FFN)
+    writer.add_embedding_length(hidden)
+    writer.add_feed_forward_length(ffn)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KV_HEADS)
     writer.add_rope_freq_base(10000.0)
@@ -69,22 +88,23 @@ def write_gguf(path: Path, control: tuple[str, ...] = CONTROL, arch: str = "qwen
     rng = np.random.default_rng(seed)
 
     def matrix(*shape: int) -> np.ndarray:
-        return rng.normal(0, 0.25, shape).astype(np.float32)
+        return rng.normal(0, 0.25 / wider, shape).astype(np.float32)  # as wide as deep would be chaos: rounding alone changes words
 
-    kv = HIDDEN * KV_HEADS // HEADS
-    writer.add_tensor("token_embd.weight", matrix(len(tokens), HIDDEN))
-    writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
-    for i in range(LAYERS):
+    kv = hidden * KV_HEADS // HEADS
+    likely = np.array([[1.0 if not letters or (token.isascii() and token.isalpha()) else 0.05] for token in tokens], np.float32)
+    writer.add_tensor("token_embd.weight", matrix(len(tokens), hidden) * likely)
+    writer.add_tensor("output_norm.weight", np.ones(hidden, np.float32))
+    for i in range(layers):
         shapes = {
-            "attn_q": (HIDDEN, HIDDEN), "attn_k": (kv, HIDDEN), "attn_v": (kv, HIDDEN), "attn_output": (HIDDEN, HIDDEN),
-            "ffn_gate": (FFN, HIDDEN), "ffn_up": (FFN, HIDDEN), "ffn_down": (HIDDEN, FFN),
+            "attn_q": (hidden, hidden), "attn_k": (kv, hidden), "attn_v": (kv, hidden), "attn_output": (hidden, hidden),
+            "ffn_gate": (ffn, hidden), "ffn_up": (ffn, hidden), "ffn_down": (hidden, ffn),
         }  # fmt: skip
         for name, shape in shapes.items():
             writer.add_tensor(f"blk.{i}.{name}.weight", matrix(*shape))
-        for name, size in {"attn_q": HIDDEN, "attn_k": kv, "attn_v": kv}.items():
+        for name, size in {"attn_q": hidden, "attn_k": kv, "attn_v": kv}.items():
             writer.add_tensor(f"blk.{i}.{name}.bias", np.zeros(size, np.float32))
         for name in ("attn_norm", "ffn_norm"):
-            writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(HIDDEN, np.float32))
+            writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(hidden, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -132,7 +152,7 @@ class Running(NamedTuple):
 
     def llama(self) -> psutil.Process:
         """Its llama-server."""
-        (child,) = psutil.Process(self.process.pid).children()
+        (child,) = (one for one in psutil.Process(self.process.pid).children() if "llama-server" in one.name())
         return child
 
     def slots(self) -> list[dict[str, object]]:
@@ -160,7 +180,7 @@ def wait_until(true: object, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-def start(model: Path, folder: Path, workspace: Path | None = None, *flags: str) -> Running:
+def start(model: Path, folder: Path, workspace: Path | None = None, *flags: str, environment: dict[str, str] | None = None) -> Running:
     """Start `up` and wait until it is ready and has read the workspace."""
     folder.mkdir(exist_ok=True)
     (folder / "params.yaml").write_text(f"profile: t\nt:\n  serve: {PARAMS.model_dump_json()}\n")
@@ -168,7 +188,8 @@ def start(model: Path, folder: Path, workspace: Path | None = None, *flags: str)
     command += ["--params", str(folder / "params.yaml"), *(["--workspace", str(workspace)] if workspace else []), *flags]
     log = folder / "log"
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        caches = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "XDG_STATE_HOME": str(folder / "state"), **(environment or {})}
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=caches)
 
     def ready() -> bool:
         assert process.poll() is None, log.read_text()
@@ -197,3 +218,66 @@ def own_server(tiny: Path, tmp_path: Path) -> Iterator[Running]:
     with contextlib.suppress(ProcessLookupError):
         running.process.kill()
     running.process.wait()
+
+
+class Guarded(NamedTuple):
+    """A server with a key, an allowed page, a chat service and an events file with texts."""
+
+    server: Running
+    key: str
+    chat_key: str
+    origin: str
+    events: Path
+    peer: Peer
+
+
+@pytest.fixture(scope="session")
+def guarded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """One such server; the keys come from a file and from the environment."""
+    folder, peer, origin = tmp_path_factory.mktemp("g"), Peer(), "http://localhost:3000"
+    service = serve(peer)
+    keys = ["".join(reversed("0123456789abcdef" * 2)), "chat" + "-" * 3 + "fedcba98" * 3]  # made here so that no scanner finds one
+    (folder / "key").write_text(keys[0])
+    (folder / "key").chmod(0o600)
+    events = folder / "state" / "told.jsonl"
+    flags = ["--key-file", str(folder / "key"), "--allow-origin", origin, "--chat-url", peer.url, "--chat-model", "peer"]
+    flags += ["--events", str(events), "--keep-text"]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TABSMITH_CHAT_KEY", keys[1])
+        running = start(tiny, folder, make_workspace(folder / "myrepo"), *flags)
+    yield Guarded(running, keys[0], keys[1], origin, events, peer)
+    running.stop()
+    service.shutdown()
+
+
+@pytest.fixture(scope="session")
+def sluggish(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server whose model is slow enough to be interrupted: several milliseconds a token."""
+    folder = tmp_path_factory.mktemp("slow")
+    model = write_gguf(folder / "slow.gguf", layers=24, wider=4, letters=True)
+    running = start(model, folder / "s", None, "--max-line-tokens", "200", "--max-block-tokens", "200")
+    yield running
+    running.stop()
+
+
+def ask(server: Running, timeout: float = 60, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+    """A completion asked by hand: what the smart trigger would say is not what these tests are about."""
+    return HTTP.post(f"{server.url}/v1/completions", json={"manual": True, **body}, timeout=timeout, headers=headers)
+
+
+def text_of(answer: httpx.Response) -> str:
+    """The text of a completion."""
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["choices"][0]["text"])
+
+
+def connect(server: Running, body: dict[str, Any], path: str = "/v1/completions", receive_bytes: int = 0) -> socket.socket:
+    """A connection on which a request was sent; nothing of the answer is read."""
+    one = socket.socket()
+    if receive_bytes:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    one.settimeout(20)
+    one.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+    data = json.dumps(body).encode()
+    one.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+    return one

@@ -102,6 +102,90 @@ def test_long_names_and_texts_still_fit(params: ServeParams, workspace: Path) ->
     assert len(composer(params, workspace).compose(ask).ids) + params.most_generated <= params.ctx
 
 
+def test_a_secret_in_the_open_file_is_masked_and_typing_below_it_costs_one_token(params: ServeParams) -> None:
+    made = composer(params, None)
+    head, below = f"TOKEN = '{CANARY}'\n\n\ndef connect(", f"\n    pass\n\nOTHER = '{CANARY}'\n"
+    before: list[int] = []
+    for typed in range(1, 12):
+        ids = made.compose(Ask(head + "token, url):"[:typed], below, "x.py")).ids
+        assert CANARY not in text_of(ids)
+        assert not before or ids[: len(before)] == before
+        before = ids
+    line = made.compose(Ask(f"{head}token):\n    send('{CANARY}", below, "x.py"))
+    assert text_of(line.ids).count(CANARY) == 1  # the cursor's line is the user's to see completed
+
+
+def test_a_bracket_that_the_editor_closes_costs_nothing(params: ServeParams) -> None:
+    made = composer(params, None)
+    head, below = "def read(raw):\n    return parse", "\n\n\nprint(read('a: b'))\n"
+    open_ids = made.compose(Ask(head, below, "x.py")).ids
+    for typed, closed in (("(", ")"), ("(raw", ")"), ("(raw[", "])"), ("(raw['", "'])"), ("(raw['a']", ")"), ("(raw['a'])", "")):
+        prompt = made.compose(Ask(head + typed, closed + below, "x.py"))
+        assert prompt.ids[: len(open_ids)] == open_ids
+        assert prompt.place.rest == closed  # what ends the completion is the text as it is
+
+
+def test_a_client_whose_windows_slide_costs_one_token_too(params: ServeParams) -> None:
+    made = composer(params, None)
+    head, below = "".join(f"value_{i} = {i}\n" for i in range(60)), "".join(f"\nafter_{i} = {i}" for i in range(60))
+    before: list[int] = []
+    moved = 0
+    for typed in range(1, 60):
+        text = head + ("total = value_1 + value_2\n" * 3)[:typed]
+        ids = made.compose(Ask(text[-500 - typed % 7 :], below[: 400 - typed], "x.py")).ids
+        moved += bool(before) and ids[: len(before)] != before
+        before = ids
+    assert moved == 0
+
+
+def test_a_jump_is_another_region_of_the_same_session_and_the_way_back_is_known(params: ServeParams, workspace: Path) -> None:
+    made = composer(params, workspace)
+    text = "".join(f"def f{i}(a):\n    x{i} = parse_http_header(a)\n    return x{i}\n\n\n" for i in range(40))
+    near, far = text.index("x3 ="), text.index("x36 =")
+    one = made.compose(Ask(text[:near], text[near:], "x.py"))
+    two = made.compose(Ask(text[:far], text[far:], "x.py"))
+    assert one.session == two.session and shared(one.ids, two.ids) < len(one.ids) / 2
+    assert made.compose(Ask(text[: near + 2], text[near:], "x.py")).ids[: len(one.ids)] == one.ids
+    other = made.compose(Ask(text[:near], text[near:], "x.py", client="another editor"))
+    assert other.session != one.session and other.ids == one.ids
+
+
+def test_the_next_window_is_got_ready_before_this_one_is_left(params: ServeParams) -> None:
+    made = composer(params, None)
+    text = "".join(f"value_{i} = {i}\n" for i in range(60))
+    known: list[list[int]] = []
+    for size in range(200, len(text)):
+        draft = made.draft(Ask(text[:size], SUFFIX, "x.py"))
+        ids = draft.ids("spm")
+        if known:
+            assert shared(known[-1], ids) == min(len(known[-1]), len(ids))
+            return
+        if (coming := draft.next_ids()) is not None:
+            assert len(coming) < len(ids)
+            draft.move_on()
+            known.append(coming)
+    raise AssertionError("it never moved")
+
+
+def test_a_small_window_grows_with_what_is_typed(params: ServeParams) -> None:
+    made = composer(params, None)
+    text = "".join(f"value_{i} = {i}\n" for i in range(60)) + "\n\nx = "
+    before: list[int] = []
+    for typed in range(12):
+        ids = made.draft(Ask(text + "0123456789ab"[:typed], SUFFIX, "x.py")).small_ids(60, context=False)
+        assert len(ids) <= 60 * 1.5 + 8 and (not before or ids[: len(before)] == before)
+        before = ids
+
+
+def test_pieces_change_only_for_clearly_better_ones(params: ServeParams, workspace: Path) -> None:
+    made = composer(params, workspace)
+    draft = made.draft(Ask(BODY + "parse_http_header(", SUFFIX, "client.py"))
+    made.choose(draft)
+    assert made.better(draft) is None
+    draft.region.pieces = []
+    assert made.better(draft)
+
+
 def test_pieces_that_are_gone_are_not_shown(params: ServeParams, workspace: Path) -> None:
     made = composer(params, workspace)
     ask = Ask(BODY + "parse_http_header(", SUFFIX, "client.py")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
+import gguf
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from core.errors import InputError, MachineError
 from core.fim import CONTROL, MIDDLE
 from phase4_serve import binary
 from phase4_serve.cli import app
+from phase4_serve.gguf_head import Damaged, read
 from phase4_serve.model_file import check
 from tests.phase4_serve.conftest import write_gguf
 
@@ -67,3 +72,42 @@ def test_llama_server_is_found_or_its_absence_explained(monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError, match="make build"):
         binary.find()
+
+
+def test_the_head_is_read_as_ggufs_own_reader_reads_it(tiny: Path) -> None:
+    ours, theirs = read(tiny, [text.encode() for text in CONTROL]), gguf.GGUFReader(tiny)
+    placed = {tensor.name: (tensor.data_offset, tensor.n_bytes, tensor.tensor_type) for tensor in theirs.tensors}
+    assert {t.name: (t.start, t.n_bytes, t.kind) for t in ours.tensors.values()} == placed
+    for key, value in ours.scalars.items():
+        assert theirs.fields[key].contents() == value
+    assert ours.found == {text.encode(): 256 + number for number, text in enumerate(CONTROL)}
+    assert ours.n_vocab == 256 + len(CONTROL) and ours.complete
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(4, 9000), st.binary(min_size=1, max_size=16), st.one_of(st.none(), st.integers(5, 20_000)))
+def test_however_a_file_is_damaged_it_is_an_error_or_a_model(tiny: Path, tmp_path: Path, at: int, junk: bytes, cut: int | None) -> None:
+    content = bytearray(tiny.read_bytes()[:cut])
+    content[at : at + len(junk)] = junk
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(content)
+    with contextlib.suppress(Damaged):
+        read(path, [b"x"])
+    with contextlib.suppress(InputError):
+        check(path)
+
+
+def test_a_fingerprint_is_of_the_weights_and_not_of_the_name(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.gguf").write_bytes(tiny.read_bytes())
+    assert check(tmp_path / "other.gguf").fingerprint == check(tiny).fingerprint
+    content = bytearray(tiny.read_bytes())
+    for tensor in read(tiny).tensors.values():
+        changed = content.copy()
+        changed[tensor.start] ^= 1
+        (tmp_path / "other.gguf").write_bytes(changed)
+        assert check(tmp_path / "other.gguf").fingerprint != check(tiny).fingerprint
+
+
+def test_chat_markers_are_known_where_the_vocabulary_has_them(tiny: Path, tmp_path: Path) -> None:
+    assert check(tiny).chat == (256 + CONTROL.index("<|im_start|>"), 256 + CONTROL.index("<|im_end|>"))
+    assert check(write_gguf(tmp_path / "plain.gguf", CONTROL[:7])).chat is None

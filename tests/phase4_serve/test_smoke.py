@@ -44,6 +44,7 @@ def test_the_server_is_started_asked_measured_and_stopped(tiny: Path, samples: P
     figures = json.loads((out / "serve.json").read_text())
     assert figures["requests"]["errors"] == 0 and figures["requests"]["ok"] > 20 and figures["exit_code"] == 0
     assert figures["typing"]["spm"]["evaluated_per_key"] <= 2 < figures["typing"]["psm"]["evaluated_per_key"]
+    assert figures["typed_through"]["keys"] > 0 and figures["typing"]["spm"]["evaluated_p95"] <= 3
     assert figures["seconds_to_ready"] > 0 and figures["gateway_share"]["one_token_ms"]["direct"]["n"] == 3 * 2 * 3
     manifest = json.loads((out / "serve" / "manifest.json").read_text())
     assert manifest["counts"] == {"holes": 3, "repo": "shapes", "files": 2, "keys_typed": 8}

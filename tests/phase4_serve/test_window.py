@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,3 +66,37 @@ def test_deleting_does_not_move_the_window() -> None:
     grown = text + "\nanother line = 1\n"
     for shorter in (grown, text, text[:-3], text[:-14]):
         assert window.begin(shorter, BUDGET, len, start) == at
+
+
+def test_a_new_window_begins_at_a_block_if_one_is_near() -> None:
+    text = "".join(f"def f{i}():\n    return {i}\n\n\n" for i in range(40))
+    at = window.begin(text + "x", BUDGET, len)
+    assert text[at:].startswith("def f") and BUDGET * window.LEAST <= len(text) + 1 - at <= BUDGET
+
+
+def test_of_two_places_that_begin_alike_the_known_one_is_taken() -> None:
+    block = "".join(f"line {i} = {i}\n" for i in range(20))
+    text = block + "other = 1\n" * 30 + block
+    start, first, second = window.start_of(block), 0, text.rindex("line 0 =")
+    assert window.find_line(text, start, len(text) - second) == second
+    assert window.find_line(text, start, len(text) - first) == first
+
+
+@pytest.mark.parametrize(
+    ("known", "suffix", "stays"),
+    [
+        ("\na\nb\n", "\na\nb\nc\n", True),  # the client sends more than was shown
+        ("\na\nb\nc\nd\n", "\na\nb\nc\n", True),  # or less: its window slid
+        ("\na\nb\nc\nd\n", "\na\n", False),  # far less: the text was deleted
+        ("\na\nb\n", ")\na\nb\n", True),  # the editor closed a bracket
+        ('")\na\nb\n', "\na\nb\n", True),  # which was typed over
+        ("\na\nb\n", "x)\na\nb\n", False),  # the cursor moved in its line
+        ("\na\nb\n", "\na\nX\n", False),  # the document changed
+        ("", "", True),
+        ("", ")", True),
+        ("", "\nx", False),
+        ("x", "", False),
+    ],
+)
+def test_when_a_suffix_stays(known: str, suffix: str, stays: bool) -> None:
+    assert window.stays(known, suffix) is stays

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.fim import MIDDLE, PREFIX, SUFFIX
-from phase4_serve.engine import Done
-from phase4_serve.gateway import with_crlf
-from phase4_serve.wire import ApiError, CompletionRequest, InfillRequest, mend, parse_body, place
+from phase4_serve.api_error import ApiError
+from phase4_serve.wire import CompletionRequest, InfillRequest, RawRequest, mend, mended, parse_body, place
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
 
@@ -41,17 +38,6 @@ def test_a_pair_of_surrogates_is_the_character_it_means() -> None:
 def test_the_model_sees_line_feeds_only(prefix: str, suffix: str | None, seen: tuple[str, str | None]) -> None:
     asked = place(prefix, suffix, None, None, (), None)
     assert (asked.prefix, asked.suffix) == seen
-
-
-def test_the_answer_breaks_lines_as_the_file_does() -> None:
-    async def pieces() -> AsyncGenerator[str | Done, None]:
-        for piece in ("a\n", "\n", "b"):
-            yield piece
-
-    async def joined() -> str:
-        return "".join([str(piece) async for piece in with_crlf(pieces())])
-
-    assert asyncio.run(joined()) == "a\r\n\r\nb"
 
 
 @pytest.mark.parametrize(
@@ -95,3 +81,61 @@ def answered(document: object) -> int:
 def test_any_json_is_a_request_or_a_400(value: object, field: str) -> None:
     assert answered({"prompt": "a", field: value}) in (200, 400)
     assert answered(value) in (200, 400)
+
+
+CONTINUE = {  # recorded: the llama.cpp provider of Continue's core 1.1.0
+    "prompt": f"{PREFIX}\n# t.py\ndef add(a, b):\n    {SUFFIX}\n\nprint(add(1, 2))\n{MIDDLE}",
+    "stream": True,
+    "temperature": 0.01,
+    "n_predict": 4096,
+    "stop": ["<|endoftext|>", PREFIX, MIDDLE, SUFFIX, "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|im_start|>", "<|im_end|>",
+             "/src/", "#- coding: utf-8", "```"],
+}  # fmt: skip
+
+
+def test_continues_request_is_a_hole_with_a_bound() -> None:
+    asked = parse_body(RawRequest, json.dumps(CONTINUE).encode())
+    ask, sampling = asked.ask("window 1"), asked.sampling(asked.max_tokens)
+    assert (ask.prefix, ask.suffix) == ("\n# t.py\ndef add(a, b):\n    ", "\n\nprint(add(1, 2))\n")
+    assert ask.client == "window 1" and ask.automatic and sampling.max_tokens == 4096 and len(sampling.stop) == 12
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"max_tokens": 2**40},
+        {"n": 4},
+        {"n": 0},
+        {"top_p": 0},
+        {"top_p": 2},
+        {"temperature": float("inf")},
+        {"seed": -2},
+        {"max_tokens": 1.5},
+    ],
+)
+def test_a_number_out_of_bounds_is_named(numbers: dict[str, float]) -> None:
+    with pytest.raises(ApiError) as refused:
+        parse_body(CompletionRequest, json.dumps({"prompt": "a", **numbers}).encode())
+    assert refused.value.status == 400
+    assert "inf" in str(numbers) or refused.value.body["error"]["param"] == next(iter(numbers))
+
+
+def test_numbers_that_cannot_hurt_are_cut_to_size() -> None:
+    asked = parse_body(CompletionRequest, json.dumps({"prompt": "a", "top_k": 10**6, "seed": 2**40 + 5, "stop": ["x" * 999]}).encode())
+    sampling = asked.sampling(asked.max_tokens)
+    assert sampling.top_k == 1000 and sampling.seed == 5 and len(sampling.stop[0]) == 200
+    assert InfillRequest(input_prefix="a", input_suffix="", n_cmpl=99).answers == 3
+
+
+@given(JSON)
+def test_mended_json_is_utf8_throughout(value: object) -> None:
+    json.dumps(mended(value), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"prompt": ' * 5000, b'{"prompt": NaN}', b'{"prompt": "\xff"}', b"", b"\x00", b'"a"', b"1e999"]
+)
+def test_what_is_no_object_is_refused_at_once(body: bytes) -> None:
+    with pytest.raises(ApiError) as refused:
+        parse_body(CompletionRequest, body)
+    assert refused.value.status == 400

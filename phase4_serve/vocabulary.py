@@ -1,0 +1,177 @@
+"""Text to token ids and back in this process, with the vocabulary of the GGUF that llama-server runs.
+
+In:  path of a GGUF; texts, token ids
+Out: exactly the ids that llama.cpp gives the whole text; the bytes of a token
+
+A line that was encoded before is looked up: while somebody types, one line of the window is new. A text is cut only
+where no token of its vocabulary can lie across (see `_LINE`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import json
+import re
+import socket as sockets
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+REMEMBERED = 8192  # lines whose ids are kept; some 2 MB
+
+# The merges of a byte-level vocabulary never cross the pieces of its pre-tokenizer. Those of Qwen2 and Llama 3 take a line break
+# with what stands before it and never with the indentation behind it, unless the line is blank (`\s*[\r\n]+`). Others, GPT-2's
+# among them, look at what follows: their texts are encoded whole.
+_LINE = re.compile(r"(?<=\n)(?=[ \t]*[!-~])")
+_BY_LINE = frozenset({"qwen2", "deepseek-r1-qwen", "llama-bpe", "llama3", "llama-v3"})  # tokenizer.ggml.pre
+_BYTE_PAIRS = 2  # LLAMA_VOCAB_TYPE_BPE
+
+
+class Words(Protocol):
+    """A vocabulary."""
+
+    @property
+    def n_vocab(self) -> int: ...
+    def ids(self, text: str) -> list[int]: ...
+    def piece(self, token: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+def read(model: Path | None, socket: Path) -> Words:
+    """The vocabulary of a GGUF, read here; llama-server's answers where that fails, which costs a question per line."""
+    if model is not None:
+        try:
+            return Vocabulary(model)
+        except (ImportError, OSError, RuntimeError) as error:
+            print(f"llama_cpp cannot read the vocabulary ({type(error).__name__}): llama-server is asked", file=sys.stderr, flush=True)
+    return Asked(socket)
+
+
+class Vocabulary:
+    """One GGUF's vocabulary; safe to use from several threads.
+
+    Raises:
+        RuntimeError: the binding cannot read it.
+        ImportError, OSError: there is no binding.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from llama_cpp import llama_cpp as api
+
+        self._api = api
+        api.llama_log_set(_quiet(), ctypes.c_void_p(0))
+        settings = api.llama_model_default_params()
+        settings.vocab_only = True
+        self._model = api.llama_model_load_from_file(bytes(path), settings)
+        if not self._model:
+            raise RuntimeError(f"no vocabulary could be read from {path}")
+        self._vocab = api.llama_model_get_vocab(self._model)
+        self.n_vocab = int(api.llama_vocab_n_tokens(self._vocab))
+        self._cut = self._cuts()
+        self._line = lru_cache(REMEMBERED)(self._encode)
+        self.piece = lru_cache(None)(self._piece)
+
+    def _cuts(self) -> re.Pattern[str] | None:
+        if self._api.llama_vocab_type(self._vocab) != _BYTE_PAIRS:
+            return None
+        value = ctypes.create_string_buffer(64)
+        self._api.llama_model_meta_val_str(self._model, b"tokenizer.ggml.pre", value, len(value))
+        return _LINE if value.value.decode() in _BY_LINE else None
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of a text; nothing is added, and a control token written in it is not looked for."""
+        if self._cut is None:
+            return list(self._line(text))
+        return [token for line in self._cut.split(text) for token in self._line(line)]
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        data = text.encode("utf-8", "replace")
+        size = len(data) + 2
+        ids = (self._api.llama_token * size)()
+        count = self._api.llama_tokenize(self._vocab, data, len(data), ids, size, False, False)
+        if count < 0:
+            raise RuntimeError("a text has more tokens than bytes")
+        return tuple(ids[:count])
+
+    def _piece(self, token: int) -> bytes:
+        """Bytes of a token; of a control token none, as llama-server writes none."""
+        if not 0 <= token < self.n_vocab:
+            raise ValueError(f"token {token} of {self.n_vocab}")
+        room = 64
+        while True:
+            data = ctypes.create_string_buffer(room)
+            size = self._api.llama_token_to_piece(self._vocab, token, data, room, 0, False)
+            if size >= 0:
+                return data.raw[:size]
+            room = -size
+
+    def close(self) -> None:
+        """Free it."""
+        model, self._model = self._model, None
+        if model:
+            self._api.llama_model_free(model)
+
+
+@lru_cache(1)
+def _quiet() -> object:
+    """A log that says nothing, kept for as long as the process lives: llama.cpp calls it from its threads."""
+    from llama_cpp import llama_cpp as api
+
+    return api.llama_log_callback(lambda level, text, data: None)
+
+
+class Asked:
+    """The vocabulary as llama-server knows it, for where its Python binding does not work.
+
+    Raises:
+        OSError, ValueError, KeyError: from each method, where there is no answer.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = str(socket)
+        self._ids = lru_cache(REMEMBERED)(self._encode)
+        self.piece = lru_cache(None)(self._piece)
+
+    @property
+    def n_vocab(self) -> int:
+        """How many tokens there are."""
+        return int(self._ask("GET", "/v1/models", None)["data"][0]["meta"]["n_vocab"])
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of a text, asked once per text."""
+        return list(self._ids(text))
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._ask("POST", "/tokenize", {"content": text, "add_special": False, "parse_special": False})["tokens"])
+
+    def _piece(self, token: int) -> bytes:
+        """Bytes of a token; of one that is no whole character what llama-server writes for it."""
+        return str(self._ask("POST", "/detokenize", {"tokens": [token]})["content"]).encode()
+
+    def _ask(self, method: str, path: str, body: object) -> dict[str, Any]:
+        connection = _Local(self._socket)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
+            return dict(json.loads(connection.getresponse().read()))
+        except http.client.HTTPException as error:
+            raise OSError(type(error).__name__) from None
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class _Local(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("llama", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
