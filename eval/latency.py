@@ -378,9 +378,7 @@ def show(figures: dict[str, Any]) -> None:
     for row in figures["rows"]:
         table.add_row(row["what"], f"{row['asked']} {row['unit']}", f"{row['measured']:,.1f}", "yes" if row["met"] else "[bold]no")
     console.print(table)
-    table = Table(
-        "per key", "first p50 ms", "p95", "8 tokens p50", "evaluated", "own p50 ms", "opening ms", "prompt", "keys", "no text, errors"
-    )
+    table = Table("ms per key", *("p50", "p95", "line", "own", "open", "read", "prompt", "keys", "empty", "errors"))
     for name, one in figures["replay"].items():
         first = one["first_ms"]
         table.add_row(

@@ -88,6 +88,11 @@ class Events:
         while len(self._shown) > REMEMBERED:
             self._shown.popitem(last=False)
 
+    def client_of(self, name: str) -> str:
+        """Who got a remembered answer; "" where nobody said."""
+        shown = self._shown.get(name)
+        return "" if shown is None else shown.ask.client
+
     def took(self, event: EventRequest) -> bool:
         """Count and keep an event; whether the answer it names is remembered."""
         self.metrics.events.labels(event.event).inc()

@@ -223,6 +223,9 @@ class Gateway:
         """What became of a completion, or happened to a file: counted, and kept on this machine."""
         asked = parse_body(EventRequest, await self._bodies.read(request))
         known = self.kept.took(asked)
+        client = self.kept.client_of(asked.id or "") or asked.user or session_of(request)
+        if client and asked.event in ("accepted", "dismissed"):
+            self.engine.patience.event(client, asked.event, time.monotonic())
         if asked.event == "saved" and self.knowledge is not None and (path := inside(asked.path or "", self.knowledge.workspace.root)):
             self._soon(self.knowledge.saved(path))
         if asked.event in ("opened", "saved") and asked.prefix is not None and self.serving.ready.is_set():

@@ -15,7 +15,7 @@ HEADER = 64  # tokens kept free for the markers, the repository's name and the f
 class ServeParams(StageParams):
     """Budgets in tokens, and how llama-server is run."""
 
-    order: Literal["auto", "spm", "psm"]  # spm while typing; auto: psm after a jump that it makes cheaper; psm: no contiguous spm was trained
+    order: Literal["auto", "spm", "psm"]  # spm while typing; auto: psm after a jump that it makes cheaper; psm without spm
     ctx: int = Field(ge=256)  # tokens a slot holds; no more than the model was trained on
     slots: int = Field(ge=1, le=64)  # places typed in whose cache is kept; 12 kB a token of a 0.5B model
     queue: int = Field(ge=0)  # requests that may wait for a slot; one more is told to come back

@@ -212,7 +212,8 @@ class Rows:
         many = min(used, NEAREST * limit)
         best = np.argpartition(apart, many - 1)[:many]
         rows = codes[best].astype(np.float32)
-        cosine = (rows @ query) / np.maximum(np.linalg.norm(rows, axis=1), 1e-9)
+        # einsum, not @: a BLAS with threads keeps a second core busy for a while after each product, which llama-server needs
+        cosine = np.einsum("nd,d->n", rows, query) / np.maximum(np.sqrt(np.einsum("nd,nd->n", rows, rows)), 1e-9)
         cosine[apart[best] == 65_535] = -2
         order = np.argsort(-cosine, kind="stable")[:limit]
         return [(int(numbers[best[i]]), float(cosine[i])) for i in order if files[best[i]] not in (0, without)]

@@ -318,3 +318,15 @@ def test_who_takes_nothing_of_a_long_stream_is_cut_off(monkeypatch: pytest.Monke
             return open_then == 1, len(state.connections)
 
     assert asyncio.run(run()) == (True, 0)
+
+
+def test_a_client_that_dismisses_five_times_in_a_row_is_left_alone_for_a_moment(server: Running) -> None:
+    place = {**PLACE, "manual": False, "user": "tired", "max_tokens": 1}
+    report = {"event": "dismissed", "user": "tired"}
+    assert post(server, "/v1/completions", place).status_code == 200
+    for _ in range(8):
+        assert post(server, "/v1/events", report).status_code == 202
+    declined = post(server, "/v1/completions", {**place, "prompt": place["prompt"] + " * "})
+    assert (declined.status_code, declined.headers["X-Tabsmith-Reason"]) == (204, "dismissed")
+    assert post(server, "/v1/events", {**report, "event": "accepted"}).status_code == 202
+    assert post(server, "/v1/completions", {**place, "prompt": place["prompt"] + " * "}).status_code == 200
