@@ -39,7 +39,6 @@ WANTING = re.compile(
 GOING_ON = re.compile(r"\s*(?:[)\]},;:=+*/%<>&|^?.-]|\s(?:if|else|for|in|and|or|is|as|from|of)\b)")
 ENDED = re.compile(r"\s*[)\]}]+;?\s*\Z")
 PROSE = re.compile(r"[^\W\d_]\Z")
-MARKS = ("#", "//", "/*", '"""', "'''")
 LONG_LINE = 500  # characters left of the cursor
 TEXT = 6000  # characters of it that tell whether a comment is open
 DISMISSALS = 5  # in a row before it waits (Cody)
@@ -93,14 +92,30 @@ def _ended(line: str) -> bool:
 
 
 def _in_prose(text: str, line: str, lang: str | None) -> bool:
-    """Whether the text ends in a comment or docstring that is not code, as an example in it is."""
-    if not any(mark in text for mark in MARKS) or line.lstrip().startswith((">>>", "...")):
+    """Whether the text ends in a comment or docstring that is not code, as an example in it is.
+
+    The text may begin anywhere, in the middle of a comment too: what counts is the mark nearest to the cursor.
+    """
+    if line.lstrip().startswith((">>>", "...")):
         return False
-    lead = seen.lead if (seen := around(text, "", lang or "python")).inside else ""
-    if lead in ('"""', "'''") and lang == "python":  # a docstring begins its line, other texts are values
-        at = text.rfind(lead)
-        return not text[text.rfind("\n", 0, at) + 1 : at].strip(" \tbrBR")
-    return lead in ("//", "/*") or (lead == "#" and lang in ("python", None))
+    seen = around(line, "", lang or "python")
+    if seen.inside and seen.lead in (("#",) if lang in ("python", None) else ("//", "/*")):
+        return True
+    return _in_docstring(text) if lang == "python" else lang in BRACES and text.rfind("/*") > text.rfind("*/")
+
+
+def _in_docstring(text: str) -> bool:
+    """Whether the last triple quote opens a docstring: one begins its line; alone there it follows a colon, or nothing."""
+    at = max(text.rfind('"""'), text.rfind("'''"))
+    if at == -1:
+        return False
+    begin = text.rfind("\n", 0, at) + 1
+    end = text.find("\n", at)
+    before, after = text[begin:at].strip(), text[at + 3 : end if end != -1 else None].strip()
+    if before.strip("brBR"):  # the end of a docstring, or a value
+        return False
+    above = text[:begin].rstrip()
+    return bool(after) or not above or above.endswith(":")
 
 
 class Patience:

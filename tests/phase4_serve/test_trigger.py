@@ -73,6 +73,12 @@ PLACES = [  # language, text with the cursor as a bar, the decision
     ("python", "r'''Modu|'''\nx = 1", "comment_word"),
     ("python", 'class A:\n    """A.\n\n    Args:\n        x: the numb|\n    """', "comment_word"),
     ("python", "# naïveté|", "comment_word"),
+    ("python", 'the rest of a docstring.\n    """\n    total = compu|', None),  # an editor's window begins where it likes
+    ("python", 'a docstring.\n    """\n\n    def g(self):\n        """Do.\n\n        mo|', "comment_word"),
+    ("python", 'def f():\n    """\n    Retur|', "comment_word"),
+    ("python", 'def f():\n    """Do."""\n    retur|', None),
+    ("python", 'QUERY = """\n    selec|', None),
+    ("javascript", " * the rest of a comment\n */\nconst val|", None),
     ("python", "|", "empty"),
     ("python", " \n\t|\n ", "empty"),
     ("python", "x = " + "1 + " * 200 + "|", "long_line"),
