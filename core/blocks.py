@@ -174,11 +174,26 @@ def around(prefix: str, suffix: str, lang: str | None) -> Around:
 def _window(prefix: str, lang: str | None) -> int:
     """Where to begin to read: at a declaration at top level, where no string or comment is open."""
     if len(prefix) <= BEFORE:
-        return 0
+        return _begun_before(prefix, lang)
     least = len(prefix) - BEFORE
     found = [at for at in (prefix.find("\n" + word, least) for word in TOP_LEVEL.get(lang or "", ())) if at != -1]
     start = None if found else TOP_OF_FILE.search(prefix, least)
     return min(found) + 1 if found else start.end() if start else prefix.find("\n", least) + 1 or least
+
+
+def _begun_before(text: str, lang: str | None) -> int:
+    """Offset behind a docstring or comment in which an editor's window began; 0 where it did not."""
+    if lang != "python":
+        end, begin = text.find("*/"), text.find("/*")
+        return end + 2 if lang in BRACES and end != -1 and not -1 < begin < end else 0
+    at = min((found for found in (text.find('"""'), text.find("'''")) if found != -1), default=-1)
+    if at == -1:
+        return 0
+    begin, stop = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+    before = text[begin:at].strip()
+    alone = not before and not text[at + 3 : stop if stop != -1 else None].strip()
+    last = text[:begin].rstrip()[-1:] if alone else before.rstrip("rRbBfFuU")[-1:]  # what a string goes on from
+    return 0 if not last or last in "=([{,:+%" or before.endswith("return") else at + 3
 
 
 def _stands_inside(text: str, lexer: Lexer, suffix: str) -> bool:

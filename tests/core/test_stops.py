@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.blocks import around
 from core.fim import Hole
 from core.stops import Cutter, Place, shown, shown_in
 
@@ -173,3 +174,20 @@ def test_no_text_takes_long(lang: str | None, unit: str) -> None:
     tries = [spent(unit * 100_000) for _ in range(2)]  # one may meet the garbage collector
     assert min(placed for placed, _ in tries) < 0.1  # some 10 ms
     assert min(fed for _, fed in tries) < 1  # for 1,000 pieces: 0.1 s at most
+
+
+@pytest.mark.parametrize(
+    ("lang", "begun", "code"),
+    [
+        ("python", 'the end of a (docstring.\n    """\n', "    total = add("),
+        ("python", 'the end of [a docstring."""\n', "    total = add("),
+        ("python", "", 'X = """a ( text"""\ntotal = add('),
+        ("python", "", '"""Of a module: (.\n"""\ntotal = add('),
+        ("javascript", " * the end of (a comment\n */\n", "const total = add("),
+        ("c", "", "/* ( */ int total = add("),
+    ],
+)
+def test_a_window_may_begin_inside_a_comment(lang: str, begun: str, code: str) -> None:
+    seen = around(begun + code, ")\n", lang)
+    assert [bracket.kind for bracket in seen.open] == ["("]
+    assert not seen.inside
