@@ -66,7 +66,7 @@ class ServeParams(StageParams):
 ANYWHERE = ServeParams(
     order="spm",
     ctx=2048,
-    slots=6,
+    slots=5,
     queue=8,
     deadline_ms=1500,
     answer_ms=1000,
