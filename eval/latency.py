@@ -378,18 +378,32 @@ def show(figures: dict[str, Any]) -> None:
     for row in figures["rows"]:
         table.add_row(row["what"], f"{row['asked']} {row['unit']}", f"{row['measured']:,.1f}", "yes" if row["met"] else "[bold]no")
     console.print(table)
-    table = Table("ms per key", *("p50", "p95", "line", "own", "open", "read", "prompt", "keys", "empty", "errors"))
+    table = Table("replay, ms", *("p50", "p95", "line", "own", "open", "read", "of", "keys"), min_width=76)
+    table.columns[0].no_wrap = True
     for name, one in figures["replay"].items():
         first = one["first_ms"]
         table.add_row(
-            name, *(f"{first.get(key, float('nan')):,.1f}" for key in ("p50", "p95")), f"{one['line_ms'].get('p50', float('nan')):,.0f}",
+            name, *(f"{first.get(key, float('nan')):,.0f}" for key in ("p50", "p95")), f"{one['line_ms'].get('p50', float('nan')):,.0f}",
             f"{one['own_ms'].get('p50', float('nan')):,.1f}", f"{one['opening_ms']:,.0f}", f"{one['evaluated_per_key']:,.1f}",
-            f"{one['prompt_tokens']:,}", str(one["keys"]), str(one["without_text"]), str(sum(one["errors"].values())),
+            f"{one['prompt_tokens']:,}", str(one["keys"]),
         )  # fmt: skip
     console.print(table)
+    table = Table("first text, ms", "p50", "p95", "longest", "of", min_width=76)
+    kinds = {name: found for name, found in figures["by_kind_first_ms"].items() if found["n"]}
+    parts = {
+        "typed as predicted": figures["through"]["hit_ms"],
+        **{name: figures[name]["first_ms"] for name in ("jumps", "automatic", "paced")},
+    }
+    for name, found in {**kinds, **parts, "declined": figures["automatic"]["declined_ms"]}.items():
+        table.add_row(name, *(f"{found.get(key, float('nan')):,.1f}" for key in ("p50", "p95", "max")), str(found["n"]))
+    console.print(table)
     vim = figures["replay"][VIM]["first_ms"].get("p50", 0) / max(0.01, figures["replay"]["ours"]["same_keys_first_ms"].get("p50", 0))
-    console.print(f"{vim:.0f} times sooner than /infill with llama.vim's windows ({VIM_PREFIX} lines before, {VIM_SUFFIX} after)")
-    console.print(f"line: p50 until {LINE} tokens are there; read: prompt tokens evaluated per key, of so many in the prompt")
-    for name in ("through", "jumps", "automatic", "paced", "by_kind_first_ms", "memory_mib"):
-        console.print(f"{name}: {figures[name]}", highlight=False)
+    console.print(
+        f"line: until {LINE} tokens are there. own: not spent by llama.cpp on tokens. open: first request. read: prompt tokens per key."
+    )
+    console.print(f"{vim:.0f} times sooner than {VIM}: /infill with llama.vim's windows, {VIM_PREFIX} lines before and {VIM_SUFFIX} after")
+    counted = figures["metrics"]
+    own = 1000 * counted["tabsmith_gateway_seconds_sum"] / max(1, counted["tabsmith_gateway_seconds_count"])
+    console.print(f"by the gateway's own histogram it takes {own:.1f} ms a request; declined: {figures['automatic']['declined'] or 'none'}")
+    console.print(f"resident, MiB: {figures['memory_mib']}", highlight=False)
     console.print(f"{figures['seconds']:.0f} s; our server used {figures['our_cpu_seconds_while_peers_ran']} s of CPU in the peers' turns")
