@@ -231,7 +231,8 @@ class Cutter:
                 if place.rest:
                     return at - self._repeated_before(at, kind)
                 begun = self.text[self.start : at]
-                repeats = place.next_line.startswith((place.before + begun if self.number == 0 else begun).rstrip())
+                whole = (place.before + begun if self.number == 0 else begun).rstrip()
+                repeats = place.next_line.startswith(whole) and bool(place.line_after or self._known())  # held back till now
                 return self.start - 1 if self.number and (not begun.strip() or repeats) else at
         return None
 

@@ -109,6 +109,7 @@ class Kind(NamedTuple):
     model: str
     identity: dict[str, Any]
     llama: bool  # takes token ids at /completion
+    ours: bool = False  # knows `manual`
 
 
 def look(address: Address) -> Kind:
@@ -126,7 +127,14 @@ def look(address: Address) -> Kind:
     names = [one.get("id") for one in said.get("data", [])] if status == 200 and isinstance(said, dict) else []
     if not names:
         raise AccessError(f"{address.url} is no llama-server and lists no models at /v1/models: check the URL")
-    return Kind(PLAIN_SLOTS, UNKNOWN_CONTEXT, str(names[0]), {"url": address.url, "model": names[0]}, False)
+    return Kind(
+        PLAIN_SLOTS,
+        UNKNOWN_CONTEXT,
+        str(names[0]),
+        {"url": address.url, "model": names[0]},
+        False,
+        said["data"][0].get("owned_by") == "tabsmith",
+    )
 
 
 def words_of_server(address: Address, kind: Kind) -> Words:
@@ -195,7 +203,9 @@ def ask_openai(address: Address, kind: Kind, prompts: Sequence[Prompt], limit: i
 
     def body(at: int) -> dict[str, Any]:
         hole = prompts[at].hole
-        return {"model": kind.model, "prompt": hole.prefix, "suffix": hole.suffix, "max_tokens": limit, "temperature": 0}
+        asked = {"model": kind.model, "prompt": hole.prefix, "suffix": hole.suffix, "max_tokens": limit, "temperature": 0}
+        # Each hole is a place of its own, not a newer request for the last; and it is asked for, whatever a trigger says
+        return {**asked, "user": f"hole-{at}", **({"manual": True} if kind.ours else {})}
 
     def taken(said: dict[str, Any]) -> Written:
         choice = said["choices"][0]

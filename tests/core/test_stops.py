@@ -6,7 +6,7 @@ import itertools
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core.blocks import around
@@ -143,6 +143,7 @@ def test_nothing_is_shown_after_the_end(prefix: str, suffix: str, generated: str
 
 
 @settings(max_examples=300, deadline=None)
+@example("", "\n(", "\n(}", "javascript")
 @given(CODE, CODE, CODE, st.sampled_from(LANGUAGES))
 def test_one_character_at_a_time_shows_the_same(prefix: str, suffix: str, generated: str, lang: str | None) -> None:
     cutter = Cutter(Place.of(prefix, suffix, lang))
