@@ -82,7 +82,7 @@ def test_two_rows_in_four_passes_are_eight_in_one(base, samples, tmp_path, monke
 
 
 def test_a_run_that_gets_worse_stops_early_and_the_best_step_is_written(base, samples, tmp_path, capsys):
-    metrics = sft.run(samples, base, tmp_path / "sft", changed(lr=3.0, max_steps=12, eval_steps=1, patience=2, eval_rows=4, warmup_share=0))
+    metrics = sft.run(samples, base, tmp_path / "sft", changed(lr=100.0, max_steps=12, eval_steps=1, patience=2, eval_rows=4, warmup_share=0))
     losses = series(tmp_path / "sft", "eval_loss")
     assert metrics["steps"] < 12 and len(losses) == metrics["steps"] + 1 == metrics["best_step"] + 3
     assert metrics["valid_loss"] == min(losses) == losses[int(metrics["best_step"])]
