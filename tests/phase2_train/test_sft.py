@@ -82,13 +82,18 @@ def test_two_rows_in_four_passes_are_eight_in_one(base, samples, tmp_path, monke
 
 
 def test_a_run_that_gets_worse_stops_early_and_the_best_step_is_written(base, samples, tmp_path, capsys):
-    metrics = sft.run(samples, base, tmp_path / "sft", changed(lr=100.0, max_steps=12, eval_steps=1, patience=2, eval_rows=4, warmup_share=0))
-    losses = series(tmp_path / "sft", "eval_loss")
+    for lr in (3.0, 6.0, 8.0, 16.0):  # too high, each; at which of them the loss falls first and then rises depends on the rows
+        out = tmp_path / f"sft-{lr:.0f}"
+        metrics = sft.run(samples, base, out, changed(lr=lr, max_steps=12, eval_steps=1, patience=2, eval_rows=4, warmup_share=0))
+        losses = series(out, "eval_loss")
+        if metrics["steps"] < 12 and metrics["best_step"] > 0:
+            break
     assert metrics["steps"] < 12 and len(losses) == metrics["steps"] + 1 == metrics["best_step"] + 3
+    assert metrics["best_step"] > 0 and min(losses[-2:]) > min(losses)  # it got worse, and did not just stand still
     assert metrics["valid_loss"] == min(losses) == losses[int(metrics["best_step"])]
     assert f"best at step {metrics['best_step']} of {metrics['steps']}" in capsys.readouterr().out
     codec = load_codec(base)
-    written = PeftModel.from_pretrained(sft.base_model.load(base, 16, machine()), tmp_path / "sft/adapter")
+    written = PeftModel.from_pretrained(sft.base_model.load(base, 16, machine()), out / "adapter")
     judged = sft.read(samples, base, changed(eval_rows=4)).valid
     assert mean(row_losses(written, judged, codec.tokens, 4)) == pytest.approx(metrics["valid_loss"], rel=1e-5)
 
