@@ -3,14 +3,15 @@
 In:  the name of a shape, a type
 Out: a GGUF that llama.cpp loads and runs exactly as fast as the real one; what it writes is noise
 
-The vocabulary is made up: 256 bytes, all pairs of them, then common triples, so that text becomes tokens of two or
-three characters; the control tokens stand at Qwen's ids.
+The vocabulary is made up: 256 bytes, all pairs of them, runs of blanks, then common triples, so that text becomes tokens of two
+or three characters and an indentation one; the control tokens stand at Qwen's ids.
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,7 @@ SHAPES = {
     "qwen2.5-coder-0.5b": Architecture("qwen2", 896, 4864, 24, 14, 2, 64, 151936, 32768, 1e6, 1e-6, True, True),
     "qwen2.5-coder-1.5b": Architecture("qwen2", 1536, 8960, 28, 12, 2, 128, 151936, 32768, 1e6, 1e-6, True, True),
 }
+BLANK, LONGEST_RUN = "Ġ", 64  # Qwen's vocabulary has a token for every run of blanks that code is indented by
 N_PLAIN = QWEN.end  # ordinary tokens; Qwen's control tokens come after them
 IM = {"<|im_start|>": 151644, "<|im_end|>": 151645}
 COMMON = "Ġetaoinsrlcdpu_m.()fhg,=\"':bvyxw0kEST1[]AINORC#LDqP2MFj"  # frequent in code; only the order of merges depends on it
@@ -41,10 +43,13 @@ SCALE = 0.02  # standard deviation of the weights: Qwen2's initializer_range
 
 def random_vocab(size: int) -> Vocab:
     """Tokens and merges of the right number, the markers at Qwen's ids."""
-    letters = sorted(ByteLevel.alphabet())
+    letters = sorted(ByteLevel.alphabet(), key=lambda letter: (letter != BLANK, letter))  # a word keeps the blank before it, as in Qwen's
     pairs = list(itertools.product(letters, letters))
     triples = itertools.product((a + b for a, b in itertools.product(COMMON, COMMON)), COMMON)
-    merges = [*pairs, *itertools.islice(triples, N_PLAIN - len(letters) - len(pairs))]
+    known = [*pairs, *blanks()]
+    made = {a + b for a, b in known}
+    new = ((a, b) for a, b in triples if a + b not in made)
+    merges = [*known, *itertools.islice(new, N_PLAIN - len(letters) - len(known))]
     tokens = [*letters, *(a + b for a, b in merges)]
     assert len(tokens) == len(set(tokens)) == N_PLAIN
     control = {**dict(zip(CONTROL, QWEN, strict=False)), **IM}  # CONTROL begins with the seven markers, in QWEN's order
@@ -53,6 +58,14 @@ def random_vocab(size: int) -> Vocab:
     kinds = [TokenType.CONTROL if i in text_of else TokenType.UNUSED if i >= N_PLAIN else TokenType.NORMAL for i in range(size)]
     special = {"eos": QWEN.end, "pad": QWEN.pad}
     return Vocab(tokens, kinds, [f"{a} {b}" for a, b in merges], "qwen2", FimTokens(*QWEN), special, {})
+
+
+def blanks() -> Iterator[tuple[str, str]]:
+    """Merges that make one token of every run of 3 to LONGEST_RUN blanks: powers of two first, then what is left, largest part first."""
+    sizes = [1 << power for power in range(1, LONGEST_RUN.bit_length())]
+    yield from ((BLANK * (size // 2), BLANK * (size // 2)) for size in sizes[1:])
+    for least in [*reversed(sizes), 1]:
+        yield from ((BLANK * (size - least), BLANK * least) for size in range(3 * least, LONGEST_RUN + 1, 2 * least))
 
 
 def random_rows(name: str, start: int, stop: int, columns: int, number: int, seed: int) -> np.ndarray:
