@@ -147,13 +147,18 @@ class RawPrompt(NamedTuple):
 def parse(prompt: str) -> RawPrompt | None:
     """Take apart a prompt that a client rendered with the markers, in either order; None if it holds none.
 
-    A header before the prefix marker is dropped: the server puts its own context there.
+    A header before the prefix marker is dropped: the server puts its own context there. One pass, however many markers there are.
     """
-    spm = re.search(rf"{re.escape(PREFIX)}{re.escape(SUFFIX)}(.*){re.escape(MIDDLE)}(.*)\Z", prompt, re.DOTALL)
-    if spm:
-        return RawPrompt(spm[2], spm[1])
-    psm = re.search(rf"{re.escape(PREFIX)}(.*){re.escape(SUFFIX)}(.*){re.escape(MIDDLE)}\s*\Z", prompt, re.DOTALL)
-    return RawPrompt(psm[1], psm[2]) if psm else None
+    begin = prompt.find(PREFIX + SUFFIX)
+    middle = prompt.rfind(MIDDLE, begin + len(PREFIX + SUFFIX)) if begin != -1 else -1
+    if middle != -1:
+        return RawPrompt(prompt[middle + len(MIDDLE) :], prompt[begin + len(PREFIX + SUFFIX) : middle])
+    begin, body = prompt.find(PREFIX), prompt.rstrip()
+    if begin == -1 or not body.endswith(MIDDLE):
+        return None
+    body = body.removesuffix(MIDDLE)
+    end = body.rfind(SUFFIX, begin + len(PREFIX))
+    return RawPrompt(body[begin + len(PREFIX) : end], body[end + len(SUFFIX) :]) if end != -1 else None
 
 
 class PlainTokenizer(Protocol):

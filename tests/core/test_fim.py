@@ -1,13 +1,15 @@
 """The format of a hole: golden prompts that training, evaluation and serving all have to produce."""
 
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.fim import CONTROL, MARKERS, Chunk, Codec, FimTokens, Hole, encode_plain, labels, parse
+from core.fim import CONTROL, MARKERS, MIDDLE, PREFIX, SUFFIX, Chunk, Codec, FimTokens, Hole, encode_plain, labels, parse
 
 TOKENS = FimTokens(*range(1000, 1007))
 GOLDEN = json.loads((Path(__file__).parent / "golden_prompts.json").read_text())
@@ -91,3 +93,24 @@ def test_parse_of_a_prompt_without_markers_is_none():
 def test_a_vocabulary_without_markers_is_refused_by_name():
     with pytest.raises(ValueError, match=r"fim_middle.*Qwen2\.5-Coder"):
         FimTokens.of(lambda marker: None if marker == "<|fim_middle|>" else 1)
+
+
+def as_the_grammar_says(prompt: str) -> tuple[str, str] | None:
+    """The two orders as expressions: clear, and cubic."""
+    prefix, suffix, middle = map(re.escape, (PREFIX, SUFFIX, MIDDLE))
+    if spm := re.search(rf"{prefix}{suffix}(.*){middle}(.*)\Z", prompt, re.DOTALL):
+        return spm[2], spm[1]
+    psm = re.search(rf"{prefix}(.*){suffix}(.*){middle}\s*\Z", prompt, re.DOTALL)
+    return (psm[1], psm[2]) if psm else None
+
+
+@given(st.lists(st.sampled_from([PREFIX, SUFFIX, MIDDLE, "a", "\n", " ", "\u2003"]), max_size=12).map("".join))
+def test_a_prompt_is_taken_apart_as_its_grammar_says(prompt):
+    assert parse(prompt) == as_the_grammar_says(prompt)
+
+
+@pytest.mark.parametrize("end", ["", MIDDLE, MIDDLE + "x"])
+def test_a_prompt_of_thousands_of_markers_is_taken_apart_at_once(end):
+    started = time.process_time()
+    parse((PREFIX + " ") * 70_000 + (SUFFIX + " ") * 70_000 + (MIDDLE + " ") * 70_000 + end)
+    assert time.process_time() - started < 0.2

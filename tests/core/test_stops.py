@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from core import blocks
 from core.blocks import around
 from core.fim import Hole
 from core.stops import Cutter, Place, shown, shown_in
@@ -93,6 +94,32 @@ BRACES = [  # language, before the cursor, after it, what a model writes, what i
     ("javascript", "f(a", ", b) // c", ".d, b) // c", ".d"),
     ("javascript", "{\n  ", "\n}", "go();\n  go();\n  go();\n  go();", "go();\n  go();"),
     ("javascript", "{\n  ", "\n}", "a();\n  b();\n  a();\n  b();\n  a();\n  b();", "a();\n  b();\n  a();\n  b();"),
+    # the rest of a begun line closes what the line opened, as far as nothing behind it does
+    ("typescript", "  const a = f({ x: 1, ", "\n  const b = 2;\n", "y: 2 });\n  const b = 2;\n", "y: 2 });"),
+    ("typescript", "  expect(z.", "\n    1,\n  );\n", "parse(a)).toEqual(\n    1,\n  );", "parse(a)).toEqual("),
+    ("typescript", "  const f: { ", "\n    a: 1,\n  };\n", "a: number } = {\n    a: 1,", "a: number } = {"),
+    ("typescript", "const a = [", "\n  1,\n];\n", "];\n", ""),
+    ("c", "    store(0, (", "\n          x);\n    wait();\n", "a) + b, 0,\n          x);", "a) + b, 0,"),
+    ("c", "    store(0,\n          (", "\n    wait();\n", "a) + b);\n    wait();", "a) + b);"),
+    ("javascript", "    if (a &&\n        b(", "\n        return 1;\n    }\n", "c)) {\n        return 1;", "c)) {"),
+    ("javascript", "const a = `${b}[c: ", "\n", "d]`;\n", "d]`;"),
+    ("go", "func f() {\n\tg(u /* ", "\n\tt = (u /* x */ )\n}\n", "y */ )\n", "y */ )"),
+    ("cpp", 'f(\n    R"({"a": ', '\n    R"({"b"})",\n    c);\n', '1})",\n', '1})",'),
+    ("cpp", "A::A(\n        int ", "\n}\n", "a) : b(a) {\n}\n", "a) : b(a) {"),
+    ("cpp", "void f() {\n    ", "\n}\n", 'g(R"x(}\n})")x");\n    h();\n}\n', 'g(R"x(}\n})")x");\n    h();'),
+    ("c", f"static void f({'int a,' * 3}\n" + 20 * "              int b,\n" + "              int c) {\n    ", "\n}\n", "g();\n}\n", "g();"),
+    ("c", "int f(void) {\n    ", "\n\n#define A(x) \\\n    do { \\\n    }\n\nint g(void) {\n}\n", "return 1;\n}\n\nint", "return 1;\n}"),
+    # after a comment that opens a class, all of the class; after a brace that was missing, nothing that begins anew
+    ("java", "interface A {\n    /** One. */\n    ", "\n}\n", "int a();\n\n    int b();\n}\n", "int a();\n\n    int b();"),
+    ("java", "interface A {\n    int a();\n\n    /** Two. */\n    ", "\n}\n", "int b();\n\n    int c();\n}\n", "int b();"),
+    ("go", "func f() {\n\tif x {\n\t\t", "", "return\n\t}\n\t*p = 1\n}\n", "return\n\t}"),
+    ("javascript", "switch (a) {\n  case 1: {\n    ", "\n  case 2: {\n  }\n}\n", "b();\n  }\n  case 2: {\n", "b();\n  }"),
+    # the line above is not written again, a row of a table may be; nor is a line that only resembles the next one taken for it
+    ("python", "import os\nimport sys\n", "\n", "import sys\nimport re\n", ""),
+    ("python", "x = [\n    0, 0,\n    ", "\n]\n", "0, 0,\n    1, 0,\n]\n", "0, 0,\n    1, 0,"),
+    ("python", "def f():\n    ", "\n    self.value_weight = Linear(a, b)\n", "self.other_weight = Linear(a, b)\n    self.value_weight = Linear(a, b)\n", "self.other_weight = Linear(a, b)"),  # noqa: E501
+    ("c", "", "\n\nstatic void\ng(int x)\n{\n}\n", "static void\nf(int x)\n{\n}\n\nstatic void\ng(int x)\n", "static void\nf(int x)\n{\n}"),
+    ("javascript", "a\n  ? f(g(", "\n  : [];\n", "x))\n  : [];\n", "x))"),
     ("python", "f(", ")\n", "a, b)\n", "a, b"),
     ("python", "x = f(", "\n", "a)\ny = 1", "a)"),
     ("python", "x = f(", "\n", "\n    a,\n)\ny = 1\n", "\n    a,\n)"),
@@ -113,13 +140,17 @@ def test_syntax_ends_a_completion(lang: str, prefix: str, suffix: str, generated
 def test_a_line_that_runs_away_is_ended(lang: str | None) -> None:
     seen = shown("x = [", "\n", lang, "0, " * 500)
     assert 20 < len(seen) < 100
-    assert shown("", "", lang, "# " + "-" * 70 + "\nx = 1") == "# " + "-" * 70 + "\nx = 1"  # a ruler is none
+    seen = shown("x = [", "\n", lang, "self.transform_values(value, other_value), " * 50)
+    assert 80 < len(seen) < 200
+    for kept in ("# " + "-" * 200 + "\nx = 1", "x = 0x" + "f" * 64, "x = (" + "0, " * 20 + "0)"):  # a ruler, a number, a row of a table
+        assert shown("", "", lang, kept) == kept
 
 
 LANGUAGES = ["python", "javascript", "typescript", "java", "go", "rust", "c", "cpp", None]
 SCRAPS = ["a", "b1", " ", "    ", "\n", "\n\n", "(", ")", "[", "]", "{", "}", "'", '"', "`", "${", "/*", "*/", "//", "/", "#", "#if\n", "#else\n", "\\",  # noqa: E501
           '"""', 'r#"', '"#', "=", ",", ";", ":", "else", "while", "class A {\n", "fn f() {\n",
-          "def f():\n", "return", "@a", "=>", "0, 0, 0, "]  # fmt: skip
+          "def f():\n", "return", "@a", "=>", "0, 0, 0, ", 'R"(', 'R"x(', ')x"', "a_long_name = 1\n",
+          "void f(int\n", "(b)", "}\n"]  # fmt: skip
 CODE = st.lists(st.sampled_from(SCRAPS), max_size=30).map("".join)
 
 
@@ -134,6 +165,16 @@ def test_a_stream_shows_what_the_whole_answer_says(prefix: str, suffix: str, gen
     assert generated.startswith(whole)
 
 
+@settings(max_examples=150, deadline=None)
+@given(CODE, CODE, st.lists(st.sampled_from(SCRAPS), max_size=6), st.sampled_from(LANGUAGES))
+def test_what_was_read_above_a_line_tells_the_same_for_every_key(prefix: str, suffix: str, keys: list[str], lang: str | None) -> None:
+    typed = [prefix + "".join(keys[:n]) for n in range(len(keys) + 1)]
+    seen = [around(text, suffix, lang) for text in typed]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_above", lambda _, lang: blocks._Above(blocks.Lexer(lang), blocks._Stack(), {}))
+        assert [around(text, suffix, lang) for text in typed] == seen
+
+
 @given(CODE, CODE, CODE)
 def test_nothing_is_shown_after_the_end(prefix: str, suffix: str, generated: str) -> None:
     cutter = Cutter(Place.of(prefix, suffix, "python"))
@@ -144,6 +185,7 @@ def test_nothing_is_shown_after_the_end(prefix: str, suffix: str, generated: str
 
 @settings(max_examples=300, deadline=None)
 @example("", "\n(", "\n(}", "javascript")
+@example("'(", "\n", "a)b\n", "rust")  # no string after all: the bracket before the cursor opens one
 @given(CODE, CODE, CODE, st.sampled_from(LANGUAGES))
 def test_one_character_at_a_time_shows_the_same(prefix: str, suffix: str, generated: str, lang: str | None) -> None:
     cutter = Cutter(Place.of(prefix, suffix, lang))
