@@ -1,5 +1,5 @@
 """Commands of the evaluation: `run` asks the models and writes the report, `report` writes it again, `suite` asks the
-holes of any file, `infilling` runs completions against tests; comparisons with other programs are in eval/bench_cli.py."""
+holes of any file, `infilling` runs completions against tests; comparisons with other programs are in eval/bench/cli.py."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import typer
 
 from core.errors import CheckFailed, InputError, errors_in_one_line
 from core.params import PARAMS_FILE, load_params
-from eval import bench_cli
+from eval.bench import cli as benches
 from eval.params import EvaluateParams
 
 app = typer.Typer(help="Are the completions better, and how fast are they?", no_args_is_help=True, pretty_exceptions_enable=False)
-app.add_typer(bench_cli.app)
+app.add_typer(benches.app)
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="File with the profiles and their sections.")]
 Profile = Annotated[str | None, typer.Option(help="Profile to use; default: the file's `profile:` key.")]

@@ -205,13 +205,12 @@ def _by_measurement(size: str, found: Mapping[str, Any]) -> Choice:
     """What the stage `choose` measured decides between quantizations; without it the named default is used."""
     row, chosen = _recommended_row(found), found.get("choose") or {}
     bits = figure(found.get("quantize"), "quantized", "bits_per_weight")
-    headline = str((found.get("serve") or {}).get("headline") or "") if isinstance(found.get("serve"), Mapping) else ""
     named = f"{size}, {shown(bits, 3)} bits per weight." if bits else f"{size}."
     if row and row["name"] != made_as(found.get("quantize"), chosen.get("default")):
         reason = f"`{RECOMMENDED_FILE}` ({row['name']}, {megabytes(row['bytes'])}): {chosen.get('reason', DASH)}. "
-        return Choice("recommended.gguf", f"{reason}The named default, `{DEFAULT_FILE}`, has {named} {headline}".strip(), "good")
+        return Choice("recommended.gguf", f"{reason}The named default, `{DEFAULT_FILE}`, has {named}", "good")
     measured = f" Kept after measuring the others: {chosen['reason']}." if row and chosen.get("reason") else ""
-    return Choice("model-q4_k_m.gguf", f"`{DEFAULT_FILE}`: {named}{measured} {headline}".strip(), "good")
+    return Choice("model-q4_k_m.gguf", f"`{DEFAULT_FILE}`: {named}{measured}", "good")
 
 
 def made_as(quantize: Any, default: Any) -> str:

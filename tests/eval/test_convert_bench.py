@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from core.errors import CheckFailed, InputError
 from core.fim import CONTROL
-from eval.convert_bench import check, compared, lines, measured, peer_folder
-from eval.random_models import SHAPES, make, make_adapter
+from eval.bench.convert_bench import check, compared, lines, measured, peer_folder
+from eval.bench.random_models import SHAPES, make, make_adapter
 from phase3_quantize.cli import app
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InputError
-from eval import keystrokes
+from eval.bench import keystrokes
 
 
 @pytest.fixture(scope="module")

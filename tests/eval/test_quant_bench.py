@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from core.errors import InputError
-from eval import quant_bench
+from eval.bench import quant_bench
+from eval.bench.permuted_gguf import write_f32
+from eval.bench.random_models import SHAPES, make
 from eval.cli import app
-from eval.permuted_gguf import write_f32
-from eval.random_models import SHAPES, make
 from phase3_quantize import quantize
 
 

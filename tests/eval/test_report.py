@@ -103,8 +103,11 @@ def everything(sources) -> None:
     write_json(sources.quantize, {"type": "Q4_K_M", "f32": file, "quantized": small, "verify": verify})
     ways = {way: {"n": 10, "p50": 12.5 + at, "p95": 30.25 + at} for at, way in enumerate(("gateway_warm", "gateway_cold", "direct_warm"))}
     typing = {"keys": 40, "spm": {"evaluated_per_key": 1.05, "request_ms_p50": 8.35}, "psm": {"evaluated_per_key": 78.05}}
-    write_json(sources.serve, {"headline": "It is fast.", "first_token_ms": ways, "typing": typing, "cores": 2,
-                               "generated_per_second": {"gateway": 2946.0}, "requests": {"ok": 232, "errors": 0}})  # fmt: skip
+    typed = {"keys": 40, "share": 0.95, "ms": {"n": 38, "p50": 1.62, "p95": 3.84}}
+    share = {"one_token_ms": {"gateway": {"p50": 3.46}, "direct": {"p50": 1.2}}, "own_ms": 2.26, "own_new_prompt_ms": 14.39}
+    write_json(sources.serve, {"headline": "It is fast.", "first_token_ms": ways, "typing": typing, "typed_through": typed, "cores": 2,
+                               "model_mb": 3.4, "generated_per_second": {"gateway": 2946.0}, "gateway_share": share,
+                               "requests": {"ok": 232, "errors": 0}})  # fmt: skip
     write_json(sources.data_card, {
         "funnel": [{"step": "ingest", "files": 1200, "bytes": 3_400_000}], "splits": {"train": {"files": 9, "rows": 90, "tokens": 9000}},
         "licenses": {"MIT": {"files": 3}}, "redactions": {"email": 2}, "canaries": {"planted": 5, "masked": 5, "whole": 0},
@@ -145,6 +148,12 @@ def test_it_takes_in_what_the_other_phases_measured(evaluation, tmp_path):
         "20.0% of the full one",
         "| 2 | 224 | Q4_K | Q5_0 | x |",
         "| through the gateway, prompt cached | 12.5 | 30.2 | 10 |",
+        "The p95 of fewer than 20 requests is the slowest of them.",
+        "38 of 40 keys answered from memory, p50 1.6 ms, p95 3.8 ms",
+        "Of this model (3.4 MB) on 2 cores",
+        "| one token through the gateway, prompt cached, p50 ms | 3.46 |",
+        "| what the gateway adds to one token, ms | 2.26 |",
+        "| what it adds to a new prompt, which it composes, ms | 14.4 |",
         "MIT (3 files)",
         "email 2",
         "Canaries planted: 5; masked: 5; left whole: 0.",

@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from core.records import FILE, Row, write_jsonl, write_parquet
-from eval import bigcode_rules, detect_secrets_peer, scrub_bench, scrub_scaling
+from eval.bench import bigcode_rules, detect_secrets_peer, scrub_bench, scrub_scaling
+from eval.bench.masking import Case, System, covered, everywhere, merged, replaced
+from eval.bench.scrub_input import placed
 from eval.cli import app
-from eval.masking import Case, System, covered, everywhere, merged, replaced
-from eval.scrub_input import placed
 
 RNG = random.Random(5)
 NAMES = ("tabsmith", "detect-secrets 1.5.0", "BigCode's rules")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from core.errors import InputError
 from core.records import SAMPLE, write_parquet
-from eval import sft_bench, sft_table
+from eval.bench import sft_bench, sft_table
 from eval.cli import app
 
 ROOT = Path(__file__).parents[2]

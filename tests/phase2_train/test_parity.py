@@ -88,7 +88,7 @@ def test_fifty_steps_are_those_of_a_loop_written_by_hand(base, samples, tmp_path
 
 
 def test_the_command_loses_what_a_plain_trl_script_loses(base, samples, tmp_path):
-    from eval import plain_trl
+    from eval.bench import plain_trl
 
     params = PARAMS.model_copy(update={"max_steps": 20, "eval_steps": 20})
     sft.run(samples, base, tmp_path / "sft", params)

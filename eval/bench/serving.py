@@ -11,9 +11,11 @@ import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from eval.server_model import Address, request
 
 READY_SECONDS, STOP_SECONDS = 120.0, 15.0
 POLL = 0.02
+SETTLE = 0.2  # share of a run after which memory must be flat
 
 
 class Server(NamedTuple):
@@ -79,6 +82,33 @@ def memory(processes: Sequence[psutil.Process]) -> Memory:
 
 
 @contextlib.contextmanager
+def watched(server: Server) -> Iterator[list[float]]:
+    """MiB resident of the server and what it started, once a second."""
+    levels: list[float] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.5):
+            levels.append(memory(server.tree()).rss)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield levels
+    finally:
+        done.set()
+        thread.join()
+
+
+def flatness(levels: list[float]) -> dict[str, float]:
+    """Where memory stood once the run had settled, and at its end."""
+    settled = levels[int(len(levels) * SETTLE) :] or [0.0]
+    edge = max(1, len(settled) // 5)
+    before, after = statistics.median(settled[:edge]), statistics.median(settled[-edge:])
+    return {"settled_mib": before, "end_mib": after, "most_mib": max(settled), "growth": round(after / before, 3) if before else 0.0}
+
+
+@contextlib.contextmanager
 def up(model: Path, workspace: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[Server]:
     """Our server, started from the workspace's folder, so that the settings are those of a user without a params file.
 
@@ -94,7 +124,7 @@ def up(model: Path, workspace: Path, *flags: str, environment: dict[str, str] | 
         home = {"TABSMITH_HOME": folder, "XDG_CACHE_HOME": folder, "XDG_STATE_HOME": folder, "XDG_DATA_HOME": folder}
         process = subprocess.Popen(
             [*command, "--port", str(port), *flags], cwd=workspace, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            env={**inherited, **home, "PYTHONPATH": str(Path(__file__).parents[1]), **(environment or {})},
+            env={**inherited, **home, "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})},
         )  # fmt: skip
         server = Server(process, Address(f"http://127.0.0.1:{port}"), Path(folder) / "log")
         try:

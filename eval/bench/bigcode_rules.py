@@ -22,8 +22,8 @@ from contextlib import AbstractContextManager
 from detect_secrets.settings import transient_settings
 
 from core.findings import Finding, words
-from eval.detect_secrets_peer import values
-from eval.masking import Case, Masked, System, everywhere, merged, replaced
+from eval.bench.detect_secrets_peer import values
+from eval.bench.masking import Case, Masked, System, everywhere, merged, replaced
 
 PLUGINS = (
     "ArtifactoryDetector", "AWSKeyDetector", "Base64HighEntropyString", "HexHighEntropyString", "AzureStorageKeyDetector",

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from core.errors import InputError
-from eval import serving
-from eval.clock import Clock, Timed
+from eval.bench import serving
+from eval.bench.clock import Clock, Timed
 
 PREFIX, SUFFIX = 1800, 900  # characters around the cursor
 

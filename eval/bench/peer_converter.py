@@ -1,6 +1,6 @@
 """llama.cpp's own converter, as its authors wrote it, but that it does not refuse a tokenizer it has not seen.
 
-    python -m eval.peer_converter FOLDER PRE convert_hf_to_gguf.py MODEL --outfile OUT --outtype f16
+    python -m eval.bench.peer_converter FOLDER PRE convert_hf_to_gguf.py MODEL --outfile OUT --outtype f16
 
 In:  a folder of llama.cpp, the name of the tokenizer's cut, a script of that folder and its arguments
 Out: what the script writes

@@ -1,6 +1,6 @@
 """The peer of `sft_bench`: a plain TRL script, as one writes it from TRL's documentation, on rows that are token ids already.
 
-    python -m eval.plain_trl job.json
+    python -m eval.bench.plain_trl job.json
 
 In:  job.json: base, train and valid (JSON lines of input_ids and labels), bits, LoRA, learning rate, batch, steps, seed
 Out: <out>/result.json: loss of every logged step, median seconds per step, loss on the valid rows, peak memory

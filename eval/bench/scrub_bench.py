@@ -26,9 +26,9 @@ from core.manifest import versions_of
 from core.progress import track
 from core.records import Row
 from core.syntax import lang_of, parses
-from eval import bigcode_rules, detect_secrets_peer, scrub_input, scrub_scaling
-from eval.masking import Case, Masked, System, covered, merged, write
-from eval.scrub_input import Code, Labelled
+from eval.bench import bigcode_rules, detect_secrets_peer, scrub_input, scrub_scaling
+from eval.bench.masking import Case, Masked, System, covered, merged, write
+from eval.bench.scrub_input import Code, Labelled
 
 ENOUGH = 0.9  # share of a value that must be masked
 ROUNDS = 3

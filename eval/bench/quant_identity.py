@@ -24,7 +24,7 @@ from core.errors import CheckFailed
 from core.manifest import sha256_of, versions_of
 from core.progress import track
 from core.records import Row
-from eval.convert_bench import LARGE, SCRIPT, Cost, Model, given, measured, ours, peer_folder, theirs
+from eval.bench.convert_bench import LARGE, SCRIPT, Cost, Model, given, measured, ours, peer_folder, theirs
 
 TYPES = ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "IQ4_NL", "IQ4_XS", "Q4_1", "Q4_0",
          "Q3_K_L", "Q3_K_M", "Q3_K_S")  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -119,7 +120,7 @@ def take(timed: Timed, said: dict[str, Any]) -> None:
 def quantile(values: Sequence[float], share: float) -> float:
     """Nearest rank; not a number where nothing was measured."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("nan")
+    return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else float("nan")
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:

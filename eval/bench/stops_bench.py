@@ -1,7 +1,8 @@
 """Do completions end where they should? Real files with a hole, and a model that writes the truth and then goes on with the file.
 
 In:  folders of source files; a cutter, and the peer that goes by indentation alone
-Out: per language and kind of hole: share ended exactly at the truth's end, too early, too late; microseconds
+Out: per language and kind of hole: share ended exactly at the truth's end, too early, too late; microseconds; and how often the truth
+     holds a line that is almost the next one, which is what a rule that ended completions before such lines would spoil
 
     line         the rest of a begun line
     statement    one statement on an empty line, others behind it
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rapidfuzz.distance import Levenshtein
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -31,18 +33,20 @@ from core.errors import InputError
 from core.fim import Hole
 from core.progress import track
 from core.syntax import lang_of, nodes, parses
-from eval import stops_peer
+from eval.bench import stops_peer
 
 LANGUAGES = ("python", "javascript", "typescript", "java", "go", "rust", "c", "cpp")
 KINDS = ("line", "statement", "body", "open", "end", "declaration")
 PER_FILE = 2  # holes of each kind
 SMALLEST, LARGEST = 600, 60_000  # characters of a file
 LONGEST_TRUTH = 1500  # characters
+ALMOST = 0.1  # of a line's length: changes that make it almost another (Continue), where both have more than SHORT characters
+SHORT = 4
 WRITTEN = 1200  # characters that the model goes on for
 STATEMENT = ("statement", "declaration", "expression_statement", "Assign", "Expr", "If", "For", "While", "Return", "With", "Try")
 DECLARED = ("function_declaration", "function_definition", "method_declaration", "method_definition", "function_item", "class_declaration",
             "interface_declaration", "struct_item", "impl_item", "enum_item", "type_declaration", "FunctionDef", "ClassDef")  # fmt: skip
-GOES_ON = re.compile(r"\s*(?:else|catch|finally|while|[)\].,;])")  # the closing brace ends no statement
+GOES_ON = re.compile(r"\s*(?:else|catch|finally|while|[)\].,;:?])")  # the closing brace ends no statement
 Cut = Callable[[str, str, str, str], str]
 CUTTERS: dict[str, Cut] = {"tabsmith": stops.shown, "indentation": stops_peer.shown}
 
@@ -144,6 +148,7 @@ def run(folders: Sequence[Path], per_language: int, seed: int) -> dict[str, Any]
     """Judge every case with every cutter; figures by language and kind."""
     found = cases(folders, per_language, seed)
     figures: dict[str, Any] = {"per_language": per_language, "seed": seed, "n": len(found), "shares": {}, "cost": cost(found)}
+    figures["almost"] = almost(found)
     for name, cut in CUTTERS.items():
         tally: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
         for case in found:
@@ -157,19 +162,37 @@ def run(folders: Sequence[Path], per_language: int, seed: int) -> dict[str, Any]
     return figures
 
 
+def almost(found: Sequence[Case]) -> dict[str, float]:
+    """By language the share of truths, of those followed by a line, that hold one almost but not quite like it."""
+    tally: dict[str, Counter[bool]] = defaultdict(Counter)
+    for case in found:
+        known = stops.Place.of(case.hole.prefix, case.hole.suffix, case.lang).next_line.strip()
+        if case.kind != "line" and len(known) > SHORT:
+            tally[case.lang][any(_almost(line.strip(), known) for line in case.hole.middle.split("\n"))] += 1
+    return {lang: counts[True] / counts.total() for lang, counts in tally.items()}
+
+
+def _almost(line: str, known: str) -> bool:
+    return len(line) > SHORT and line != known and Levenshtein.distance(line, known) < ALMOST * len(known)
+
+
 def cost(found: Sequence[Case]) -> dict[str, float]:
-    """Median and 99th percentile of looking at a place and of one piece of four characters, in microseconds."""
-    places, pieces = [], []
+    """Median and 99th percentile of microseconds: to look at a place, again at the next key, to take a piece of four characters."""
+    places, keys, pieces = [], [], []
     for case in found[:: max(1, len(found) // 500)]:
-        started = time.perf_counter()
+        started = time.thread_time()
         place = stops.Place.of(case.hole.prefix, case.hole.suffix, case.lang)
-        places.append(time.perf_counter() - started)
+        places.append(time.thread_time() - started)
+        if "\n" not in (key := case.hole.middle[:1]):
+            started = time.thread_time()
+            stops.Place.of(case.hole.prefix + key, case.hole.suffix, case.lang)
+            keys.append(time.thread_time() - started)
         cutter = stops.Cutter(place)
         for at in range(0, len(case.hole.middle), 4):
-            started = time.perf_counter()
+            started = time.thread_time()
             cutter.feed(case.hole.middle[at : at + 4])
-            pieces.append(time.perf_counter() - started)
-    found_in = {"place": sorted(places), "piece": sorted(pieces)}
+            pieces.append(time.thread_time() - started)
+    found_in = {"place": sorted(places), "key": sorted(keys), "piece": sorted(pieces)}
     return {f"{name}_{p}_us": round(1e6 * times[int(len(times) * p / 100)], 1) for name, times in found_in.items() for p in (50, 99)}
 
 
@@ -187,4 +210,6 @@ def show(figures: dict[str, Any]) -> None:
     console.print(table)
     console.print("exact, early, late: ended at, before, behind the truth's end when the model goes on")
     console.print("kept: the truth left whole when the model stops there")
+    shares = ", ".join(f"{lang} {100 * share:.1f}%" for lang, share in figures["almost"].items())
+    console.print(f"truths with a line at least {1 - ALMOST:.0%} like the next of the file: {shares}")
     console.print(", ".join(f"{name.replace('_', ' ', 1)} {value}" for name, value in figures["cost"].items()))

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from core.errors import InputError
 from core.records import Row, read_jsonl, read_parquet
 from core.syntax import lang_of
-from eval.masking import Case, write
+from eval.bench.masking import Case, write
 
 KINDS = ("secret", "harmless", "personal", "impersonal")
 KEYS = ("kind", "family", "text", "value", "path")

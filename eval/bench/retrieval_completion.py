@@ -3,11 +3,14 @@
 In:  held-out holes and files of phase 1, a GGUF
 Out: exact match as an editor shows it and of the first line by method, paired differences to no context, tokens of context
 
-A repository's files are indexed as the server would, the file of the hole with them: its own pieces are never shown.
+A repository's files are indexed as the server would, the file of the hole with them: its own pieces are never shown. Two things say
+whether a difference could be seen at all: a context that holds the answer itself (`given away`), which a model that reads its context
+completes, and the holes in which a method's context holds a name that the answer needs and the text around lacks.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,22 +20,26 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from core.fim import Hole
+from core.fim import Chunk, Hole
 from core.records import read_parquet
 from core.statistics import difference_of_rates, wilson
 from core.stops import shown_in
+from core.syntax import lang_of
 from eval import holes, llama_server, server_model
+from eval.bench.retrieval_bench import HidingIndex, methods
 from eval.holes import HeldOut
 from eval.prompts import prompts_of
-from eval.retrieval_bench import HidingIndex, methods
 from eval.words import Words, words_of_gguf
+from phase4_serve.definitions import keywords
 from phase4_serve.index import put_all
 from phase4_serve.retrieve import Around, as_chunks, fill
 from phase4_serve.vectors import of_model
 from phase4_serve.workspace import Source
 
 SPLITS = ("test_repo", "test_file")
-NONE = "none"
+NONE, GIVEN = "none", "given away"
+GIVEN_BEFORE, GIVEN_AFTER = 3, 2  # lines around the answer in what gives it away
+NAME = re.compile(r"[A-Za-z_]\w{2,}")
 MODES = ("bm25", "definitions", "hybrid")
 CHUNKS, LIMIT, SLOTS = 4, 48, 8
 
@@ -59,6 +66,7 @@ def run(samples: Path, model: Path, rows: int, budget: int) -> dict[str, Any]:
     return {
         "model": str(model), "holes": len(held), "budget": budget, "with_context": with_context, "tokens": tokens,
         "methods": {name: {measure: _figures(one, found[NONE][measure]) for measure, one in by.items()} for name, by in found.items()},
+        "needed": {name: _needed(asked, found[name]["exact"], found[NONE]["exact"]) for name, asked in contexts.items()},
         "hybrid_over_definitions": difference_of_rates(found["hybrid"]["exact"], found["definitions"]["exact"])._asdict(),
         "definitions_over_bm25": difference_of_rates(found["definitions"]["exact"], found["bm25"]["exact"])._asdict(),
     }  # fmt: skip
@@ -83,8 +91,25 @@ def _contexts(held: Sequence[HeldOut], samples: Path, model: Path, words: Words,
         around = Around(one.hole.prefix, one.hole.suffix, one.hole.path)
         return replace(one.hole, context=as_chunks(fill(by_name[name](indexes[one.row["repo"]], around), budget, CHUNKS, count)))
 
-    found = {NONE: [replace(one.hole, context=()) for one in held]}
+    found = {NONE: [replace(one.hole, context=()) for one in held], GIVEN: [_given_away(one.hole) for one in held]}
     return found | {name: [with_pieces(one, name) for one in held] for name in MODES}
+
+
+def _given_away(hole: Hole) -> Hole:
+    """The hole with a context that holds its answer, where a copy of the code stands in another file."""
+    before, after = hole.prefix.split("\n")[-GIVEN_BEFORE:], hole.suffix.split("\n")[:GIVEN_AFTER]
+    return replace(hole, context=(Chunk(f"copy/{hole.path}", "\n".join(before) + hole.middle + "\n".join(after) + "\n"),))
+
+
+def _needed(asked: Sequence[Hole], mine: list[bool], none: list[bool]) -> dict[str, Any]:
+    """Over the holes whose context holds a name that the answer needs and the text around lacks."""
+    where = [at for at, hole in enumerate(asked) if _missing(hole) & set(NAME.findall("\n".join(chunk.text for chunk in hole.context)))]
+    return difference_of_rates([mine[at] for at in where], [none[at] for at in where])._asdict()
+
+
+def _missing(hole: Hole) -> set[str]:
+    """Names of the answer that stand nowhere around it."""
+    return set(NAME.findall(hole.middle)) - set(NAME.findall(f"{hole.prefix} {hole.suffix}")) - keywords(lang_of(hole.path) or "python")
 
 
 def _judged(held: Sequence[HeldOut], texts: Sequence[str]) -> dict[str, list[bool]]:
@@ -118,4 +143,10 @@ def show(figures: dict[str, Any]) -> None:
     for name in ("hybrid_over_definitions", "definitions_over_bm25"):
         gap = figures[name]
         console.print(f"{name.replace('_', ' ')}: {gap['value']:+.1%} (+{gap['gained']} -{gap['lost']}, p {gap['p']:.3f})", highlight=False)
+    for name, gap in figures["needed"].items():
+        if gap["n"]:
+            seen = f"{gap['value']:+.1%} (+{gap['gained']} -{gap['lost']}, p {gap['p']:.3f})"
+            console.print(f"{name}: in {gap['n']} holes only the context holds a name that the answer needs; exact {seen}", highlight=False)
+    least = ", ".join(f"{name} {by['exact']['more']['smallest_visible']:.1%}" for name, by in figures["methods"].items() if name != NONE)
+    console.print(f"the smallest difference to none that would be significant: {least}", highlight=False)
     console.print(f"{figures['holes']:,} holes, {figures['budget']} tokens of context at most, {figures['model']}", highlight=False)

@@ -21,7 +21,7 @@ import numpy as np
 
 from core.errors import CheckFailed, InputError, MachineError
 from core.records import Row, read_json, write_jsonl
-from eval.permuted_gguf import write_f32
+from eval.bench.permuted_gguf import write_f32
 
 WINDOW = 128  # tokens of a row; the second half is judged
 CHUNK = 512  # tokens of a window of llama-imatrix

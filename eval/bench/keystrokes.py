@@ -81,6 +81,12 @@ def _holds_function(node: ast.AST) -> bool:
     return any(isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) for inner in ast.walk(node) if inner is not node)
 
 
+def files(root: Path, name: str = PACKAGE) -> list[str]:
+    """Files of a copied package that can be typed in, as paths in the folder, the largest first."""
+    found = sorted((root / name).glob("*.py"), key=lambda path: (-path.stat().st_size, path.name))
+    return [str(path.relative_to(root)) for path in found if len(bodies(path.read_text())) >= 4]
+
+
 def recording(text: str, keys: int, first: int = 0) -> list[Key]:
     """So many keys after the file was opened; the first `Key` is the opening itself.
 

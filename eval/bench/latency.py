@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.errors import InputError, MachineError
-from eval import keystrokes, serving
-from eval.clock import Clock, Timed, quantile, spread
-from eval.keystrokes import Key
-from eval.serving import Server
+from eval.bench import keystrokes, serving
+from eval.bench.clock import Clock, Timed, quantile, spread
+from eval.bench.keystrokes import Key
+from eval.bench.serving import Server
 
 LINE = 8  # tokens of a first line
 BLOCKS = 4  # turns of each system
@@ -351,6 +351,7 @@ def rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
     ours, infill, through = figures["replay"]["ours"], figures["replay"]["infill"], figures["through"]
     same, first, nan = ours["same_keys_first_ms"], ours["first_ms"], float("nan")
     ratio = infill["first_ms"].get("p50", nan) / same.get("p50", nan)
+    alone = figures["replay"]["direct"]["own_ms"].get("p50", nan)  # what llama-server and the clock take besides tokens
     found = [
         ("first token, p50", "ms", "<=", 40, first.get("p50", nan)),
         ("first token, p95", "ms", "<=", 80, first.get("p95", nan)),
@@ -358,7 +359,7 @@ def rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
         (f"first line of {LINE} tokens, p50", "ms", "<=", 220, ours["line_ms"].get("p50", nan)),
         ("typed as predicted, p95", "ms", "<=", 3, through["hit_ms"].get("p95", nan)),
         ("jump to another function, p95", "ms", "<=", 700, figures["jumps"]["first_ms"].get("p95", nan)),
-        ("gateway's own time, p50", "ms", "<=", 2, ours["own_ms"].get("p50", nan)),
+        ("gateway's own time, p50", "ms", "<=", 2, round(ours["own_ms"].get("p50", nan) - alone, 2)),
         ("gateway and llama-server, resident", "MiB", "<=", 900, figures["memory_mib"]["rss"]),
     ]
     compare = {"<=": lambda value, asked: value <= asked, ">=": lambda value, asked: value >= asked}
@@ -399,7 +400,8 @@ def show(figures: dict[str, Any]) -> None:
     console.print(table)
     vim = figures["replay"][VIM]["first_ms"].get("p50", 0) / max(0.01, figures["replay"]["ours"]["same_keys_first_ms"].get("p50", 0))
     console.print(
-        f"line: until {LINE} tokens are there. own: not spent by llama.cpp on tokens. open: first request. read: prompt tokens per key."
+        f"line: until {LINE} tokens are there. own: not spent by llama.cpp on tokens; the gateway's is that less `direct`'s. "
+        "open: first request. read: prompt tokens per key."
     )
     console.print(f"{vim:.0f} times sooner than {VIM}: /infill with llama.vim's windows, {VIM_PREFIX} lines before and {VIM_SUFFIX} after")
     counted = figures["metrics"]

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterator
 
 from core.records import Row
-from eval.sft_bench import peak_flops
+from eval.bench.sft_bench import peak_flops
 
 
 def lines(figures: Row) -> Iterator[str]:

@@ -38,7 +38,7 @@ def latency(
     """Replay keystrokes through the server and through llama-server's own /infill: milliseconds, tokens per key, memory."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import latency
+        from eval.bench import latency
 
         figures = latency.run(latency.Plan(model, keys, min(peer_keys, keys), jumps, tuple(up.split())))
         if json is not None:
@@ -59,12 +59,14 @@ def load_bench(
     """Many who type at once, many connections, slow readers, a chat, a killed llama-server: what each does to the others."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import load_bench
+        from eval.bench import load_bench, load_table
 
-        figures = load_bench.run(load_bench.Plan(model, seconds, sessions, connections, chat_tokens, tuple(up.split())))
+        plan = load_bench.Plan(model, seconds, sessions, connections, chat_tokens, tuple(up.split()))
+        figures = load_bench.run(plan)
+        figures["rows"] = load_table.rows(figures, plan)
         if json is not None:
             write_json(json, figures)
-        load_bench.show(figures)
+        load_table.show(figures)
 
 
 @app.command()
@@ -79,7 +81,7 @@ def flags_bench(
     """What llama-server's flags are worth: speed, memory, seconds until a cancelled prompt ends, n-gram drafts."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import flags_bench as bench
+        from eval.bench import flags_bench as bench
 
         figures = bench.run(model, drafts or [], code, prompts, only or [])
         if json is not None:
@@ -96,7 +98,7 @@ def warm_bench(
     """The first completion after a restart, with the slots kept and without."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import warm_bench as bench
+        from eval.bench import warm_bench as bench
 
         figures = bench.run(model, code, rounds)
         if json is not None:
@@ -109,12 +111,12 @@ def judge_bench(
     rounds: Annotated[int, typer.Option(min=1, help="Times each system has its turn.")] = 3,
     workers: Annotated[int, typer.Option(min=0, help="Programs at a time, of both; 0: one per core.")] = 0,
     empty: Annotated[bool, typer.Option(help="Judge empty completions too.")] = True,
-    json: Annotated[Path | None, typer.Option(help="Write the figures here too.")] = None,
+    json: Figures = None,
 ) -> None:
     """Compare the judge with one process per program: verdicts on canonical and empty completions, programs per second."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import judge_bench
+        from eval.bench import judge_bench
 
         figures = judge_bench.run(problems, rounds, workers, empty)
         if json is not None:
@@ -133,12 +135,13 @@ def server_bench(
     rounds: Annotated[int, typer.Option(min=1, help="Times each has its turn.")] = 3,
     servers: Annotated[int, typer.Option(min=0, help="Servers that share slots and threads; 0: as an evaluation would choose.")] = 0,
     server_flags: Annotated[str, typer.Option(help="More flags of llama-server, such as '--poll 0'.")] = "",
-    json: Annotated[Path | None, typer.Option(help="Write the figures here too.")] = None,
+    json: Figures = None,
 ) -> None:
     """Compare an evaluation through llama-server with llama-batched-bench: tokens/s on the same model."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import llama_server, server_bench
+        from eval import llama_server
+        from eval.bench import server_bench
 
         plan = server_bench.Plan(gguf, slots, threads or llama_server.cores(), limit, servers, tuple(server_flags.split()))
         figures = server_bench.run(samples, rows, plan, rounds)
@@ -158,7 +161,7 @@ def sft_bench(
     shape: Annotated[
         bool | None, typer.Option(help="Also at the shape of Qwen2.5-Coder-0.5B, weights random; default: where there is CUDA.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures here too.")] = None,
+    json: Figures = None,
     params: ParamsFile = PARAMS_FILE,
     profile: Profile = None,
 ) -> None:
@@ -167,7 +170,7 @@ def sft_bench(
         import torch
 
         from core.records import write_json
-        from eval import sft_bench, sft_table
+        from eval.bench import sft_bench, sft_table
 
         widths = sft_bench.widths(bits or [16, 4])
         wanted = torch.cuda.is_available() if shape is None else shape
@@ -186,12 +189,12 @@ def convert_bench(
     rounds: Annotated[int, typer.Option(min=1, help="Times each side has its turn on the 0.5B shape.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="Leave the 0.5B shape out.")] = False,
     cache: Annotated[Path, typer.Option(help="Where a fetched source package is kept.")] = Path("eval/out/llama.cpp"),
-    json: Annotated[Path | None, typer.Option(help="Write the figures here too.")] = None,
+    json: Figures = None,
 ) -> None:
     """Compare our converter with llama.cpp's: tensor by tensor, key by key, seconds and memory."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import convert_bench
+        from eval.bench import convert_bench
 
         figures = convert_bench.run(llama_cpp, tiny, rounds, quick, cache)
         if json is not None:
@@ -210,12 +213,12 @@ def quant_identity(
     rounds: Annotated[int, typer.Option(min=1, help="Times folder to quantized file is measured on the 0.5B shape.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="Leave the 0.5B shape out.")] = False,
     cache: Annotated[Path, typer.Option(help="Where a fetched source package is kept.")] = Path("eval/out/llama.cpp"),
-    json: Annotated[Path | None, typer.Option(help="Write the figures here too.")] = None,
+    json: Figures = None,
 ) -> None:
     """Compare our quantizer with llama-quantize: every type, with and without importance, tensor by tensor, seconds and memory."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import quant_identity
+        from eval.bench import quant_identity
 
         figures = quant_identity.run(llama_cpp, tiny, rounds, quick, cache)
         if json is not None:
@@ -238,12 +241,12 @@ def quant_bench(
     threads: Annotated[int, typer.Option(min=1, help="Threads of llama.cpp.")] = 2,
     permute: Annotated[bool, typer.Option(help="Permute a GGUF's columns first, so that no old blocks show.")] = True,
     search: Annotated[bool, typer.Option("--search", help="Look for a mix for this model; takes some 60 readings.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the figures here too.")] = None,
+    json: Figures = None,
 ) -> None:
     """Compare quantizations of any model: size, KL from the full one on plain text, speed, memory."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import quant_bench
+        from eval.bench import quant_bench
 
         if shape is not None:
             figures = quant_bench.of_shape(shape, types, rounds, threads)
@@ -263,12 +266,12 @@ def retrieval_bench(
     scale: Annotated[int, typer.Option(min=0, help="Pieces of a large workspace to index and ask; 0: none.")] = 0,
     samples: Samples = SAMPLES,
     budget: Annotated[int, typer.Option(min=1, help="Tokens of context in a completion.")] = 160,
-    json: Annotated[Path | None, typer.Option(help="Write the figures here too.")] = None,
+    json: Figures = None,
 ) -> None:
     """Compare ways to retrieve: rank of the definition at call sites, exact match of completions, speed and memory at scale."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import retrieval_bench, retrieval_completion, retrieval_scale
+        from eval.bench import retrieval_bench, retrieval_completion, retrieval_scale
 
         if not model.is_file():
             raise InputError(f"{model} is missing: run `python -m phase3_quantize quantize` first, or name a GGUF file with --model")
@@ -292,12 +295,12 @@ def scrub_bench(
     every_file: Annotated[
         bool, typer.Option("--every-file", help="Run ours on all the files besides: what is rare shows only there.")
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the figures here too.")] = None,
+    json: Figures = None,
 ) -> None:
     """Compare our scrubber with detect-secrets and with BigCode's rules: what they mask, what they spoil, how fast."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import scrub_bench, scrub_table
+        from eval.bench import scrub_bench, scrub_table
 
         figures = scrub_bench.run(rows, files, int(mb * 1e6), every_file)
         if json is not None:
@@ -315,7 +318,7 @@ def stops_bench(
     """Do completions of real code end where they should: by syntax, and by indentation alone, as they did; eight languages."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import stops_bench
+        from eval.bench import stops_bench
 
         figures = stops_bench.run(code, per_kind, seed)
         if json is not None:
@@ -327,20 +330,21 @@ def stops_bench(
 def heal_bench(
     model: Annotated[Path, typer.Option(help="The GGUF.")] = GGUF,
     samples: Samples = SAMPLES,
-    rows: Annotated[int, typer.Option(min=1, help="Held-out lines.")] = 300,
+    rows: Annotated[int, typer.Option(min=0, help="Held-out lines; 0 for random weights.")] = 300,
+    words: Annotated[int, typer.Option(min=0, help="Words typed to measure the cost.")] = 12,
     where: Annotated[str, typer.Option(help="inside a word or behind one.")] = "inside",
     order: Annotated[str, typer.Option(help="spm, or ltr for a model without markers.")] = "spm",
     seed: Annotated[int, typer.Option(help="Of the choice of holes.")] = 17,
     json: Figures = None,
 ) -> None:
-    """Ask for the rest of a word that is being typed with token healing and without: exact matches, CPU of a first token."""
+    """Ask for the rest of a word that is being typed with token healing and without: exact matches, and what the first text costs."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import heal_bench
+        from eval.bench import heal_bench
 
         if where not in ("inside", "behind") or order not in ("spm", "ltr"):
             raise InputError("--where is inside or behind, --order is spm or ltr")
-        figures = heal_bench.run(model, samples, rows, order, seed, where, True)  # type: ignore[arg-type]
+        figures = heal_bench.run(model, samples, rows, order, seed, where, words)  # type: ignore[arg-type]
         if json is not None:
             write_json(json, figures)
         heal_bench.show(figures)
@@ -357,7 +361,7 @@ def floor_bench(
     """What a confidence floor would hide, and how much of what is left is right, for many floors."""
     with errors_in_one_line():
         from core.records import write_json
-        from eval import floor_bench
+        from eval.bench import floor_bench
 
         figures = floor_bench.run(model, samples, rows, "spm", seed)
         if json is not None:

@@ -18,7 +18,7 @@ from detect_secrets.settings import default_settings
 
 from core.findings import Finding
 from core.manifest import versions_of
-from eval.masking import Case, Masked, System, everywhere, merged, replaced
+from eval.bench.masking import Case, Masked, System, everywhere, merged, replaced
 
 
 def values(file: Path) -> set[str]:

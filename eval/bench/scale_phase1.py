@@ -1,6 +1,6 @@
 """How fast phase 1 is and how much memory it takes at sizes that one's own environment does not have.
 
-    python -m eval.scale_phase1 --mb 1000 --mb 3000 --work /tmp/scale
+    python -m eval.bench.scale_phase1 --mb 1000 --mb 3000 --work /tmp/scale
 
 In:  the Python files installed here, repeated under other names: every word of four small letters or more gets the copy's
      number, keywords left alone, so that a copy parses as the original does and is no near-duplicate of it

@@ -3,7 +3,7 @@
 In:  a base, samples of phase 1 (or code installed here, for the shape of a larger model), a profile's `sft` section
 Out: figures (`show` prints them): tokens/s with the ratio to TRL, per-step losses, loss on held-out rows, peak memory, model FLOPs
 
-Every run is a process of its own and is told apart only by its command: `python -m phase2_train sft`, or `eval.plain_trl`. The
+Every run is a process of its own and is told apart only by its command: `python -m phase2_train sft`, or `eval.bench.plain_trl`. The
 systems take turns, so that what else runs on the machine meets all of them; the ratio is the median over rounds of paired rounds.
 Speed is that of the median step: neither imports, nor warm-up, nor evaluations are in it.
 
@@ -281,7 +281,7 @@ def plain(one: Task, system: System, out: Path) -> Row:
         "train": str(one.ids / "train.jsonl"), "valid": str(one.ids / "valid.jsonl"),
     }  # fmt: skip
     write_json(out / "job.json", job | {"lr": float(job["lr"])})
-    _execute("eval.plain_trl", out / "job.json", says=out / "said.txt")
+    _execute("eval.bench.plain_trl", out / "job.json", says=out / "said.txt")
     return dict(read_json(out / "result.json", "python -m eval sft-bench"))
 
 

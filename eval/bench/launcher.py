@@ -1,6 +1,6 @@
 """Run one process and write down what it took, from a process that is itself small.
 
-    python -m eval.launcher FILE COMMAND...
+    python -m eval.bench.launcher FILE COMMAND...
 
 In:  a command
 Out: FILE: its seconds, peak memory in MB (10^6 bytes, pages of mapped files included) and exit code, as JSON

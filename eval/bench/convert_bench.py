@@ -3,7 +3,7 @@
 In:  a folder of llama.cpp with convert_hf_to_gguf.py, or none: the source package of the installed llama-cpp-python is fetched
 Out: figures: per model and type how many tensors are identical and which metadata differs; seconds and peak memory of both, in turn
 
-Every conversion is a process of its own (eval/launcher.py). Models have random weights, which shows more than trained ones: no value
+Every conversion is a process of its own (eval/bench/launcher.py). Models have random weights, which shows more than trained ones: no value
 repeats. Memory is the largest resident set the system counted, pages of mapped files included.
 """
 
@@ -27,7 +27,7 @@ import gguf
 from core.errors import CheckFailed, InputError
 from core.manifest import versions_of
 from core.records import Row, read_json
-from eval.random_models import SHAPES, Shape, make, make_adapter
+from eval.bench.random_models import SHAPES, Shape, make, make_adapter
 
 SCRIPT, LORA_SCRIPT = "convert_hf_to_gguf.py", "convert_lora_to_gguf.py"
 OUTTYPES = ("f32", "f16", "bf16")
@@ -124,7 +124,7 @@ def peer_folder(folder: Path | None, cache: Path) -> Path:
 
 def theirs(source: Path, model: Model, script: str, what: Path, out: Path, outtype: str) -> Cost:
     more = ["--base", str(model.folder)] if script == LORA_SCRIPT else []
-    module = ["-m", "eval.peer_converter", str(source), model.pre, script, str(what), *more]
+    module = ["-m", "eval.bench.peer_converter", str(source), model.pre, script, str(what), *more]
     return measured([sys.executable, *module, "--outfile", str(out), "--outtype", outtype])
 
 
@@ -140,7 +140,7 @@ def measured(command: Sequence[str]) -> Cost:
     """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as said:
         took = Path(folder) / "took.json"
-        subprocess.run([sys.executable, "-m", "eval.launcher", str(took), *command], stdout=said, stderr=said, check=False)
+        subprocess.run([sys.executable, "-m", "eval.bench.launcher", str(took), *command], stdout=said, stderr=said, check=False)
         found = read_json(took, "python -m eval convert-bench")
         if found["code"]:
             said.seek(0)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core.records import Row
-from eval.scrub_bench import PREFIXED
+from eval.bench.scrub_bench import PREFIXED
 
 FIRST = ("email", "ipv4", "ipv6", "home_directory")  # of the personal families; the others follow
 
