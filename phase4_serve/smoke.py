@@ -5,14 +5,14 @@ Out: serve.json: seconds to ready, first tokens, tokens/s, the gateway's own sha
      serve/manifest.json, runs/serve.json
 
 The workspace is one repository, the one with the most held-out holes. The same ids go through the gateway and straight
-to llama-server by turns, in one run, so that a busy machine slows both.
+to llama-server by turns, in one run, so that a busy machine slows both, and one client asks both, so that what the
+client costs is in neither's disfavour. First token is first text shown: the gateway holds a token back while it may still
+turn out to lie behind the end.
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import json
+import math
 import os
 import signal
 import statistics
@@ -20,12 +20,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import httpx
+from typing import Any
 
 from core.errors import InputError, MachineError
 from core.fim import Codec, Order
@@ -33,11 +31,12 @@ from core.manifest import Run
 from core.progress import track
 from core.records import Row, read_parquet, write_json
 from phase4_serve import model_file
-from phase4_serve.backend import Backend
 from phase4_serve.compose import Ask, Composer
 from phase4_serve.index import Index, put_all
 from phase4_serve.params import ServeParams
+from phase4_serve.stopwatch import Stopwatch, Timing
 from phase4_serve.up import private_folder
+from phase4_serve.vocabulary import read
 from phase4_serve.workspace import Workspace
 
 SAMPLES = "python -m phase1_data samples"
@@ -45,18 +44,9 @@ POLL, READY_SECONDS = 0.02, 300.0
 PAIRS = 3  # one-token requests per hole and way, everything in the cache: what is left is the gateway
 ONE_TOKEN = 1
 ASKED_ANEW = 0.01  # a temperature at which nothing is answered from memory and the text hardly changes
-NO_TIMINGS: dict[str, float] = {}
+OK = 200
 
-
-class Timing(NamedTuple):
-    """One completion, clocked from outside."""
-
-    first: float | None  # seconds to the first text; None if there was none
-    total: float
-    timings: dict[str, float]  # llama-server's
-
-
-Way = Callable[[int], Awaitable[Timing]]
+Way = Callable[[int], Timing]
 
 
 class Server:
@@ -121,9 +111,9 @@ def run(model: Path, samples: Path, out: Path, params: ServeParams) -> dict[str,
             line = server.wait_for(" ready after ")
             to_ready = time.perf_counter() - server.started
             url = line.split(" on ")[1].split()[0]
-            first = asyncio.run(first_request(url, chosen[0]))
+            first = first_request(url, chosen[0])
             server.wait_for("indexed ")
-            figures = asyncio.run(Smoke(checked, params.within(checked.context), url, server.socket, workspace).measure(chosen))
+            figures = Smoke(model, checked, params.within(checked.context), url, server.socket, workspace).measure(chosen)
         finally:
             to_stop = server.stop()
     figures |= {"seconds_to_ready": round(to_ready, 2), "first_request_seconds": round(first, 3), "seconds_to_stop": round(to_stop, 2)}
@@ -137,11 +127,12 @@ def run(model: Path, samples: Path, out: Path, params: ServeParams) -> dict[str,
 
 def headline(figures: dict[str, Any]) -> str:
     """What a reader of the report wants to know, in one sentence."""
-    warm, typing = figures["first_token_ms"]["gateway_warm"], figures["typing"]
+    warm, typing, hits = figures["first_token_ms"]["gateway_warm"], figures["typing"], figures["typed_through"]["ms"]
+    known = f", and answers what is typed as predicted in {hits['p50']:.1f} ms" if hits["n"] else ""
     return (
-        f"With its prompt in the cache the server shows a first token after {warm['p50']:.0f} ms (p50; p95 {warm['p95']:.0f}) and writes "
-        f"{figures['generated_per_second']['gateway']:.0f} tokens/s on {figures['cores']} cores; a keystroke costs "
-        f"{typing['spm']['evaluated_per_key']:.1f} prompt tokens in SPM and {typing['psm']['evaluated_per_key']:.1f} in PSM."
+        f"With its prompt in the cache the server shows its first text after {warm['p50']:.0f} ms (p50; p95 {warm['p95']:.0f}) on "
+        f"{figures['cores']} cores{known}; a keystroke has "
+        f"{typing['spm']['evaluated_per_key']:.1f} prompt tokens read, {typing['psm']['evaluated_per_key']:.1f} in the order PSM."
     )
 
 
@@ -179,149 +170,146 @@ def question(hole: Row, **more: Any) -> dict[str, Any]:
     return {**asked, "manual": True, "order": "spm", "temperature": ASKED_ANEW, **more}
 
 
-async def first_request(url: str, hole: Row) -> float:
-    """Seconds of the first request after the server was ready."""
-    started = time.perf_counter()
-    async with httpx.AsyncClient(timeout=120) as client:
-        (await client.post(f"{url}/v1/completions", json=question(hole))).raise_for_status()
-    return time.perf_counter() - started
+def first_request(url: str, hole: Row) -> float:
+    """Seconds of the first request after the server was ready.
+
+    Raises:
+        MachineError: it was refused.
+    """
+    timing = Stopwatch(url).ask(question(hole))
+    if timing.status != OK:
+        raise MachineError(f"the server answered its first request with {timing.status}: try `python -m phase4_serve up`, and ask it")
+    return timing.total
 
 
 class Smoke:
     """Asks the same things through the gateway and directly."""
 
-    def __init__(self, model: model_file.Model, params: ServeParams, url: str, socket: Path, workspace: Path) -> None:
-        self.params, self.url = params, url
-        self.backend = Backend(socket)
+    def __init__(self, path: Path, model: model_file.Model, params: ServeParams, url: str, socket: Path, workspace: Path) -> None:
+        self.params = params
+        self.gateway, self.llama = Stopwatch(url), Stopwatch(socket)
+        self.words = read(path, socket)
         index = Index(params.chunk_lines)
         known = Workspace(workspace, params.max_file_bytes)
         put_all(index, known.sources())
-        self.composer = Composer(Codec(self.backend.ids, model.tokens), params, known, index)
-        self.client = httpx.AsyncClient(base_url=url, timeout=120)
+        self.composer = Composer(Codec(self.words.ids, model.tokens), params, known, index)
         self.requests: Counter[str] = Counter()
 
-    async def measure(self, holes: list[Row]) -> dict[str, Any]:
+    def measure(self, holes: list[Row]) -> dict[str, Any]:
         """Every figure but those of start and stop."""
         cold: dict[str, list[Timing]] = {"gateway": [], "direct": []}
         warm: dict[str, list[Timing]] = {"gateway": [], "direct": []}
-        single: dict[str, list[float]] = {"gateway": [], "direct": []}
+        single: dict[str, list[Timing]] = {"gateway": [], "direct": []}
         for number, hole in enumerate(track(holes, "serve", unit="holes")):
-            ids = self.composer.compose(Ask(hole["prefix"], hole["suffix"], hole["path"], hole["repo"])).ids
-            ways: list[tuple[str, Way]] = [
-                ("gateway", partial(self.through_gateway, question(hole))),
-                ("direct", partial(self.straight, ids)),
-            ]
-            turns = ways if number % 2 == 0 else ways[::-1]  # who comes second finds the prompt in the cache
-            cold[turns[0][0]].append(await turns[0][1](self.params.max_line_tokens))
-            for name, asked in [*turns[1:], turns[0]]:
-                warm[name].append(await asked(self.params.max_line_tokens))
-            for name, asked in itertools.chain.from_iterable([ways, ways[::-1]] * PAIRS):
-                single[name].append((await asked(ONE_TOKEN)).total)
-        typing = {order: await self.type_into(holes, order) for order in ("spm", "psm")}
-        through = await self.type_through(holes)
-        await self.client.aclose()
-        await self.backend.close()
-        own = statistics.median(single["gateway"]) - statistics.median(single["direct"])
+            ways: dict[str, Way] = {"gateway": partial(self.through_gateway, question(hole)), "direct": partial(self.straight, hole)}
+            one, other = list(ways) if number % 2 == 0 else list(ways)[::-1]
+            cold[one].append(ways[one](self.params.max_line_tokens))
+            ways[other](self.params.max_line_tokens)  # it may have got another slot, and read the prompt there
+            for name in (one, other, other, one):
+                warm[name].append(ways[name](self.params.max_line_tokens))
+            for name in (one, other, other, one) * PAIRS:
+                single[name].append(ways[name](ONE_TOKEN))
+        typing = {order: self.type_into(holes, order) for order in ("spm", "psm")}
+        through = self.type_through(holes)
+        for asked in (self.gateway, self.llama, self.words):
+            asked.close()
+        totals = {name: [t.total for t in timed] for name, timed in single.items()}
+        middle = {name: statistics.median(values) for name, values in totals.items()}
         return {
             "first_token_ms": {
                 f"{name}_{state}": percentiles([t.first for t in timed[name] if t.first is not None])
                 for state, timed in (("cold", cold), ("warm", warm))
                 for name in ("gateway", "direct")
             },
-            "generated_per_second": {name: rate([*cold[name], *warm[name]]) for name in ("gateway", "direct")},
+            "generated_per_second": {name: rate(timed) for name, timed in warm.items()},
             "prompt_per_second": prompt_rate([t for timed in cold.values() for t in timed]),
             "gateway_share": {
-                "one_token_ms": {name: percentiles(values) for name, values in single.items()},
-                "own_ms": round(own * 1000, 2),
-                "ratio": round(statistics.median(single["gateway"]) / statistics.median(single["direct"]), 2),
+                "one_token_ms": {name: percentiles(values) for name, values in totals.items()},
+                "own_ms": round((middle["gateway"] - middle["direct"]) * 1000, 2),
+                "own_new_prompt_ms": round((outside(cold["gateway"]) - outside(cold["direct"])) * 1000, 2),
+                "ratio": round(middle["gateway"] / middle["direct"], 2),
             },
             "typing": {"keys": len(self.keys(holes)[1]), **typing},
             "typed_through": through,
             "requests": {"ok": self.requests["ok"], "errors": self.requests["error"]},
         }
 
-    async def through_gateway(self, body: dict[str, Any], tokens: int) -> Timing:
-        """A streamed completion as a client sees it."""
-        started, first, timings = time.perf_counter(), None, NO_TIMINGS
-        async with self.client.stream("POST", "/v1/completions", json={**body, "stream": True, "max_tokens": tokens}) as answer:
-            self.requests["ok" if answer.status_code == httpx.codes.OK else "error"] += 1
-            async for line in answer.aiter_lines():
-                if not line.startswith("data: {"):
-                    continue
-                message = json.loads(line.removeprefix("data: "))
-                timings = message.get("timings") or timings
-                if any(choice["text"] for choice in message.get("choices", [])):
-                    first = first or time.perf_counter() - started
-        return Timing(first, time.perf_counter() - started, timings)
+    def through_gateway(self, body: dict[str, Any], tokens: int, stream: bool = True) -> Timing:
+        """A completion as a client sees it."""
+        timing = self.gateway.ask({**body, "max_tokens": tokens}, stream)
+        self.requests["ok" if timing.status == OK else "error"] += 1
+        return timing
 
-    async def straight(self, ids: list[int], tokens: int) -> Timing:
+    def straight(self, hole: Row, tokens: int) -> Timing:
         """The same ids without the gateway."""
-        started, first, timings = time.perf_counter(), None, NO_TIMINGS
-        async for event in self.backend.complete(ids, {"n_predict": tokens, "temperature": ASKED_ANEW}):
-            timings = event.timings or timings
-            if event.content:
-                first = first or time.perf_counter() - started
-        return Timing(first, time.perf_counter() - started, timings)
+        prompt = self.composer.compose(Ask(hole["prefix"], hole["suffix"], hole["path"], hole["repo"]))
+        return self.llama.ask({"prompt": prompt.ids, "stop": prompt.place.stop, "temperature": ASKED_ANEW, "max_tokens": tokens})
 
     def keys(self, holes: list[Row]) -> tuple[Row, str]:
         """The hole with the longest middle, and what of it is typed."""
         hole = max(holes, key=lambda row: (len(row["middle"]), row["sample_id"]))
         return hole, hole["middle"][: self.params.smoke_keystrokes]
 
-    async def type_into(self, holes: list[Row], order: Order) -> dict[str, float]:
+    def type_into(self, holes: list[Row], order: Order) -> dict[str, float]:
         """Type a middle one character at a time; what llama-server had to evaluate for each."""
         hole, keys = self.keys(holes)
         timed = []
         for typed in range(len(keys) + 1):
             body = question({**hole, "prefix": hole["prefix"] + keys[:typed]}, order=order)
-            timed.append(await self.through_gateway(body, ONE_TOKEN))
+            timed.append(self.through_gateway(body, ONE_TOKEN))
         later = timed[1:] or timed  # the first one opens the place
-        evaluated = sorted(t.timings.get("prompt_n", 0) for t in later)
+        evaluated = [t.timings.get("prompt_n", 0) for t in later]
         return {
             "evaluated_per_key": round(statistics.mean(evaluated), 2),
-            "evaluated_p50": int(statistics.median_low(evaluated)),
-            "evaluated_p95": int(evaluated[min(len(evaluated) - 1, int(len(evaluated) * 0.95))]),
+            "evaluated_p50": int(quantile(evaluated, 0.5)),
+            "evaluated_p95": int(quantile(evaluated, 0.95)),
             "prompt_ms_per_key": round(statistics.mean(t.timings.get("prompt_ms", 0) for t in later), 2),
             "request_ms_p50": round(statistics.median(t.total for t in later) * 1000, 2),
             "first_evaluated": int(timed[0].timings.get("prompt_n", 0)),
         }
 
-    async def type_through(self, holes: list[Row]) -> dict[str, Any]:
+    def type_through(self, holes: list[Row]) -> dict[str, Any]:
         """Type answers as they were given, one character at a time: how many keys are answered from memory, and how fast."""
         typed: list[float] = []
         keys = 0
         for hole in holes:
-            text = (await self.whole(question(hole, temperature=0, order=None)))[1]
+            text = self.whole(hole).text
             for size in range(1, len(text)):
                 if keys == self.params.smoke_keystrokes:
                     break
                 keys += 1
-                seconds, _, source = await self.whole(question({**hole, "prefix": hole["prefix"] + text[:size]}, temperature=0, order=None))
-                typed += [seconds] * (source == "typed")
+                answer = self.whole({**hole, "prefix": hole["prefix"] + text[:size]})
+                typed += [answer.total] * (answer.source == "typed")
         return {"keys": keys, "share": round(len(typed) / keys, 3) if keys else 0.0, "ms": percentiles(typed)}
 
-    async def whole(self, body: dict[str, Any]) -> tuple[float, str, str]:
-        """Seconds, text and source of an answer that is not streamed."""
-        started = time.perf_counter()
-        answer = await self.client.post("/v1/completions", json=body)
-        self.requests["ok" if answer.status_code == httpx.codes.OK else "error"] += 1
-        document = answer.raise_for_status().json()
-        return time.perf_counter() - started, document["choices"][0]["text"], document.get("tabsmith", {}).get("source", "")
+    def whole(self, hole: Row) -> Timing:
+        """An answer that is not streamed, as an editor asks for it."""
+        return self.through_gateway(question(hole, temperature=0, order=None), self.params.max_block_tokens, stream=False)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Nearest rank."""
+    return sorted(values)[math.ceil(len(values) * share) - 1]
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """p50 and p95 in milliseconds, nearest rank; 0 where nothing was measured."""
-    ordered = sorted(seconds)
-    if not ordered:
-        return {"p50": 0.0, "p95": 0.0, "n": 0}
-    at = {name: ordered[min(len(ordered) - 1, int(len(ordered) * share))] for name, share in (("p50", 0.5), ("p95", 0.95))}
-    return {**{name: round(value * 1000, 2) for name, value in at.items()}, "n": len(ordered)}
+    """p50 and p95 in milliseconds; 0 where nothing was measured."""
+    at = {name: quantile(seconds, share) if seconds else 0.0 for name, share in (("p50", 0.5), ("p95", 0.95))}
+    return {**{name: round(value * 1000, 2) for name, value in at.items()}, "n": len(seconds)}
+
+
+def outside(timed: list[Timing]) -> float:
+    """Seconds of a request that llama.cpp did not spend on tokens, the median."""
+    return statistics.median([t.outside for t in timed if t.outside is not None] or [0.0])
 
 
 def rate(timed: list[Timing]) -> float:
-    """Tokens generated per second, by the clock outside, from first text to the end."""
-    spans = [(t.timings.get("predicted_n", 0) - 1, t.total - t.first) for t in timed if t.first is not None]
-    tokens, seconds = sum(n for n, _ in spans), sum(s for _, s in spans)
+    """Tokens of an answer per second, by the clock outside, from the request to the end but for the reading of the prompt.
+
+    Not from the first text on: what was held back until then would have taken no time.
+    """
+    tokens = sum(t.timings.get("predicted_n", 0) for t in timed)
+    seconds = sum(t.total - t.timings.get("prompt_ms", 0) / 1000 for t in timed)
     return round(tokens / seconds, 1) if seconds > 0 else 0.0
 
 

@@ -15,11 +15,19 @@ import json
 import re
 import socket as sockets
 import sys
+import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
 REMEMBERED = 8192  # lines whose ids are kept; some 2 MB
+WINDOWS = 64  # texts up to their last line whose ids are kept; as much again
+TOGETHER = 256  # words encoded in one call
 
 # The merges of a byte-level vocabulary never cross the pieces of its pre-tokenizer. Those of Qwen2 and Llama 3 take a line break
 # with what stands before it and never with the indentation behind it, unless the line is blank (`\s*[\r\n]+`). Others, GPT-2's
@@ -36,6 +44,7 @@ class Words(Protocol):
     def n_vocab(self) -> int: ...
     def ids(self, text: str) -> list[int]: ...
     def piece(self, token: int) -> bytes: ...
+    def pieces(self) -> list[bytes]: ...
     def close(self) -> None: ...
 
 
@@ -70,7 +79,10 @@ class Vocabulary:
         self._vocab = api.llama_model_get_vocab(self._model)
         self.n_vocab = int(api.llama_vocab_n_tokens(self._vocab))
         self._cut = self._cuts()
+        self._length = np.full(self.n_vocab, -1, np.int64)  # bytes of a token; -1: not asked for yet
+        self._whole = threading.Lock()  # held while all of it is read, so that it is not freed meanwhile
         self._line = lru_cache(REMEMBERED)(self._encode)
+        self._lines = lru_cache(WINDOWS)(self._encode_lines)
         self.piece = lru_cache(None)(self._piece)
 
     def _cuts(self) -> re.Pattern[str] | None:
@@ -84,7 +96,42 @@ class Vocabulary:
         """Ids of a text; nothing is added, and a control token written in it is not looked for."""
         if self._cut is None:
             return list(self._line(text))
-        return [token for line in self._cut.split(text) for token in self._line(line)]
+        at = self._last_line(self._cut, text)
+        return [*self._lines(text[:at]), *self._line(text[at:])]
+
+    @staticmethod
+    def _last_line(cut: re.Pattern[str], text: str) -> int:
+        """Where the last line begins that can be encoded by itself: what stands before is what it was at the last key."""
+        at = text.rfind("\n") + 1
+        while at and not cut.match(text, at):
+            at = text.rfind("\n", 0, at - 1) + 1
+        return at
+
+    def _encode_lines(self, text: str) -> tuple[int, ...]:
+        assert self._cut is not None
+        return tuple(token for line in self._cut.split(text) for token in self._line(line))
+
+    def ids_of(self, words: Sequence[str]) -> tuple[Ints, Ints]:
+        """Ids of all words, each as it stands behind a blank, and how many each has; many at once, and none is remembered."""
+        if self._cut is None or not all(map(str.isalnum, words)):
+            return self._one_by_one(words)
+        found = [self._together(words[at : at + TOGETHER]) for at in range(0, len(words), TOGETHER)]
+        return np.concatenate([ids for ids, _ in found]), np.concatenate([sizes for _, sizes in found])
+
+    def _together(self, words: Sequence[str]) -> tuple[Ints, Ints]:
+        """The same, encoded as one text: no token lies across a blank."""
+        ids = np.array(self._encode(f" {' '.join(words)}"), np.int64)
+        for token in np.unique(ids[self._length[ids] < 0]):
+            self._length[token] = len(self.piece(int(token)))
+        reached, ends = np.cumsum(self._length[ids]), np.cumsum([len(word.encode("utf-8", "replace")) + 1 for word in words])
+        last = np.searchsorted(reached, ends)
+        if last[-1] != len(ids) - 1 or (reached[last] != ends).any():
+            return self._one_by_one(words)
+        return ids, np.diff(last, prepend=-1)
+
+    def _one_by_one(self, words: Sequence[str]) -> tuple[Ints, Ints]:
+        found = [self._encode(f" {word}") for word in words]
+        return np.array([i for ids in found for i in ids], np.int64), np.array([len(ids) for ids in found], np.int64)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         data = text.encode("utf-8", "replace")
@@ -107,9 +154,15 @@ class Vocabulary:
                 return data.raw[:size]
             room = -size
 
+    def pieces(self) -> list[bytes]:
+        """Bytes of every token, none of them kept here."""
+        with self._whole:
+            return [self._piece(token) for token in range(self.n_vocab)] if self._model else []
+
     def close(self) -> None:
         """Free it."""
-        model, self._model = self._model, None
+        with self._whole:
+            model, self._model = self._model, None
         if model:
             self._api.llama_model_free(model)
 
@@ -150,8 +203,12 @@ class Asked:
         """Bytes of a token; of one that is no whole character what llama-server writes for it."""
         return str(self._ask("POST", "/detokenize", {"tokens": [token]})["content"]).encode()
 
+    def pieces(self) -> list[bytes]:
+        """None: a question per token is too much."""
+        return []
+
     def _ask(self, method: str, path: str, body: object) -> dict[str, Any]:
-        connection = _Local(self._socket)
+        connection = Local(self._socket)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
             return dict(json.loads(connection.getresponse().read()))
@@ -164,11 +221,11 @@ class Asked:
         """Nothing is kept."""
 
 
-class _Local(http.client.HTTPConnection):
+class Local(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("llama", timeout=10)
+    def __init__(self, path: str, seconds: float = 10.0) -> None:
+        super().__init__("llama", timeout=seconds)
         self._path = path
 
     def connect(self) -> None:
