@@ -22,8 +22,10 @@ SHORTEST = 3  # characters of a name worth asking for
 LONGEST = 64  # the same bound as the index's terms
 NAMES = 32  # asked for at a cursor
 LINES = 24  # before the cursor; Refact takes the 20 nearest usages
+CALL_LINES = 8  # that the arguments of a call may have before the cursor
 HEAD = 20_000  # characters of a file in which imports are looked for
 IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*")
+CALL = re.compile(r"([A-Za-z_$][\w$]*)\s*\Z")
 
 # No quantifier stands beside another that takes the same characters, unless it is possessive: a line of blanks costs what it is long
 _JS = (
@@ -173,24 +175,26 @@ def used(prefix: str, suffix: str, lang: str, imports: dict[str, str]) -> list[U
     before = prefix.split("\n")[-LINES:]
     own = set(defined(prefix + "\n" + suffix, lang))
     leave = keywords(lang) | own
-    opened = [name for name in _open_calls(before[-1]) if name not in leave]
+    called = [name for name in opened(prefix) if name not in leave]
     near = _by_nearness(before, suffix.split("\n", LINES)[:LINES])
-    ranked = [*opened, *(n for n in near if n in imports), *(n for n in near if n not in imports), *imports]
+    ranked = [*called, *(n for n in near if n in imports), *(n for n in near if n not in imports), *imports]
     names = [name for name in dict.fromkeys(ranked) if SHORTEST <= len(name) <= LONGEST and name not in leave]
     return [Usage(name, name in imports, imports.get(name, "")) for name in names[:NAMES]]
 
 
-def _open_calls(line: str) -> Iterator[str]:
-    """Names of the calls whose brackets are open at the end of a line, innermost first."""
-    depth = 0
-    for at in range(len(line) - 1, -1, -1):
-        if line[at] in ")]}":
+def opened(prefix: str) -> list[str]:
+    """Names of the calls whose brackets are open at the cursor, innermost first."""
+    text = "\n".join(prefix.split("\n")[-CALL_LINES:])
+    depth, found = 0, list[str]()
+    for at in range(len(text) - 1, -1, -1):
+        if text[at] in ")]}":
             depth += 1
-        elif line[at] in "([{":
+        elif text[at] in "([{":
             if depth:
                 depth -= 1
-            elif line[at] == "(" and (match := re.search(r"([A-Za-z_$][\w$]*)\s*\Z", line[:at])):
-                yield match[1]
+            elif text[at] == "(" and (match := CALL.search(text[max(0, at - LONGEST - 2) : at])):
+                found.append(match[1])
+    return found
 
 
 def _by_nearness(before: list[str], after: Iterable[str]) -> list[str]:

@@ -14,7 +14,6 @@ import itertools
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import tantivy
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 IDENTIFIER = re.compile(r"[^\W\d]\w+")
 PART = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 LONGEST_TERM = 64  # characters
+REMEMBERED = 65_536  # identifiers whose parts are known
 WRITER_BYTES = 15_000_000  # tantivy takes no less
 MOST_COMMON = 0.2  # share of all pieces; a term in more of them tells nothing and costs the most
 EVERYWHERE = 500  # pieces below which no term counts as common
@@ -75,18 +75,31 @@ class File(NamedTuple):
     entries: list[Entry]
 
 
-@lru_cache(65_536)
-def _expanded(name: str) -> str:
-    """An identifier, lower case, and its parts where it has several."""
-    parts = PART.findall(name)
-    whole = name.lower()
-    return " ".join([whole, *(part.lower() for part in parts if len(part) > 1)]) if len(parts) > 1 else whole
+class _Expanded(dict[str, str]):
+    """Identifiers, lower case, with their parts behind them where they have several; half the time of an lru_cache."""
+
+    def __missing__(self, name: str) -> str:
+        if len(self) >= REMEMBERED:
+            self.clear()
+        cut = name[:LONGEST_TERM]
+        parts, whole = PART.findall(cut), cut.lower()
+        found = " ".join([whole, *(part.lower() for part in parts if len(part) > 1)]) if len(parts) > 1 else whole
+        if len(name) <= LONGEST_TERM:
+            self[name] = found
+        return found
 
 
-def terms(text: str) -> Iterator[str]:
-    """Identifiers in order, lower case, each followed by its parts where it has several."""
-    for name in IDENTIFIER.findall(text):
-        yield from _expanded(name[:LONGEST_TERM]).split(" ")
+_expanded = _Expanded()
+
+
+def joined(text: str) -> str:
+    """Identifiers in order, lower case, each followed by its parts where it has several; separated by blanks."""
+    return " ".join(map(_expanded.__getitem__, IDENTIFIER.findall(text)))
+
+
+def terms(text: str) -> list[str]:
+    """The same, one by one."""
+    return joined(text).split()
 
 
 def pieces(source: Source, max_lines: int) -> list[Piece]:
@@ -107,7 +120,7 @@ def prepare(source: Source, max_lines: int, embedding: Embedding | None = None) 
         Entry(
             piece.line,
             piece.text,
-            " ".join(_expanded(name[:LONGEST_TERM]) for name in IDENTIFIER.findall(f"{piece.path}\n{piece.text}")),
+            joined(f"{piece.path}\n{piece.text}"),
             " ".join(defined(piece.text, source.lang)),
             vector,
         )
@@ -202,9 +215,13 @@ class Index:
                 self._delete(old)
             file = next(self._files)
             numbers = [next(self._numbers) for _ in prepared.entries]
-            for number, entry in zip(numbers, prepared.entries, strict=True):
-                fields = {"file": file, "number": number, "line": entry.line, "text": entry.text.encode(), "terms": entry.terms}
-                self._writer.add_document(tantivy.Document.from_dict({**fields, "defines": entry.defines}, self._schema))
+            try:
+                self._write(file, numbers, prepared.entries)
+                if self.rows is not None and prepared.entries[0].vector:
+                    self.rows.add(file, numbers, [entry.vector for entry in prepared.entries])
+            except Exception:
+                self._delete(file)
+                raise
             self._coming[prepared.path] = file
             self._path_of[file] = prepared.path
             self._count[file] = len(numbers)
@@ -212,14 +229,18 @@ class Index:
                 self._imports[file] = prepared.imports
             if self.service is not None:
                 self._bare[file] = None
-            if self.rows is not None and prepared.entries[0].vector:
-                self.rows.add(file, numbers, [entry.vector for entry in prepared.entries])
+
+    def _write(self, file: int, numbers: Sequence[int], entries: Sequence[Entry]) -> None:
+        for number, entry in zip(numbers, entries, strict=True):
+            fields = {"file": file, "number": number, "line": entry.line, "text": entry.text.encode(), "terms": entry.terms}
+            self._writer.add_document(tantivy.Document.from_dict({**fields, "defines": entry.defines}, self._schema))
 
     def remove(self, path: str) -> None:
         """Forget a file, and every file of a folder: none of it is found from now on."""
         with self._lock:
-            known = self._of_path.keys() | self._coming.keys()
-            for one in [path] if path in known else [p for p in known if p.startswith(f"{path}/")]:
+            known = (self._of_path, self._coming)
+            single = any(path in some for some in known)
+            for one in {path} if single else {p for some in known for p in some if p.startswith(f"{path}/")}:
                 for file in (self._coming.pop(one, 0), self._of_path.pop(one, 0)):
                     if file:
                         self._delete(file)

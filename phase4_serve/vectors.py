@@ -31,10 +31,11 @@ SAMPLE = 4096  # tokens from which those directions are found
 SHARED = 1  # directions that all texts share, removed
 SMOOTHING = 1e-3  # a of a / (a + p(token)), Arora et al.'s value
 WORD = re.compile(r"[^\W\d_]+|\d+")
-WORDS = 32_768  # that are remembered
+WORDS, TOKENS = 32_768, 16_384  # whose vectors are remembered
 MOST_WORDS, LONGEST_WORD = 4096, 256  # of a text; characters
 NEAREST = 16  # times as many are looked at exactly as are asked for
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 
 
 class Embedding(Protocol):
@@ -53,12 +54,15 @@ class TextVectors:
     Args:
         path: a GGUF file; its table is read row by row where it lies (mmap).
         ids: text to token ids of the file's vocabulary.
+        ids_of: words to the ids of all, each behind a blank, and how many each has; None: `ids` is asked for one after the other.
 
     Raises:
         InputError: the file has no such table or it is in a format that cannot be read by rows.
     """
 
-    def __init__(self, path: Path, ids: Callable[[str], list[int]]) -> None:
+    def __init__(
+        self, path: Path, ids: Callable[[str], list[int]], ids_of: Callable[[Sequence[str]], tuple[Ints, Ints]] | None = None
+    ) -> None:
         try:
             table = gguf_head.read(path).tensors.get(TABLE)
         except (OSError, gguf_head.Damaged) as error:
@@ -67,11 +71,15 @@ class TextVectors:
             raise InputError(f"{path} holds no {TABLE}: name a text model with --model")
         self.path, self._type, self.n_vocab = path, table.kind, table.shape[1]
         self._data = np.memmap(path, np.uint8, "r", table.start, (self.n_vocab, table.n_bytes // self.n_vocab))
-        self._ids = ids
-        self._mean, self._axes = self._directions()
+        self._ids_of = ids_of or (lambda words: flat([ids(f" {word}") for word in words]))
+        self._mean, axes = self._directions()
+        self._axes = axes.astype(np.float64)
         self._weight = _rarity(self.n_vocab)
         self._slot: dict[str, int] = {}
-        self._rows = np.zeros((1024, self.dim), np.float16)  # of words: the weighted sum of their tokens
+        self._rows = np.zeros((1024, self.dim), np.float32)  # of words: the weighted sum of their tokens
+        self._row_of = np.full(self.n_vocab, -1, np.int32)  # of a token
+        self._tokens = np.zeros((0, self.dim), np.float32)
+        self._used = 0
         self._lock = threading.Lock()
 
     @property
@@ -84,7 +92,7 @@ class TextVectors:
         words = [list(dict.fromkeys(WORD.findall(text)))[:MOST_WORDS] or [text[:LONGEST_WORD]] for text in texts]
         with self._lock:
             self._learn(words)
-            sums = [self._rows[[self._slot[word] for word in one]].sum(0, dtype=np.float32) for one in words]
+            sums = [self._rows.take([self._slot[word] for word in one], axis=0).sum(0) for one in words]
         found: Floats = np.stack(sums) if sums else np.zeros((0, self.dim), np.float32)
         sizes = np.linalg.norm(found, axis=1, keepdims=True)
         found[sizes[:, 0] < 1e-6] = np.eye(1, self.dim, dtype=np.float32)
@@ -109,20 +117,40 @@ class TextVectors:
             return
         used = len(self._slot)
         if used + len(new) > len(self._rows):
-            grown = np.zeros((max(2 * len(self._rows), used + len(new)), self.dim), np.float16)
+            grown = np.zeros((max(2 * len(self._rows), used + len(new)), self.dim), np.float32)
             grown[:used] = self._rows[:used]
             self._rows = grown
-        ids = [[i for i in self._ids(f" {word[:LONGEST_WORD]}") if 0 <= i < self.n_vocab] for word in new]
-        tokens, place = np.unique(np.array(list(itertools.chain.from_iterable(ids)), np.int64), return_inverse=True)
-        rows = self._table(tokens) if len(tokens) else np.zeros((0, len(self._mean)), np.float32)
-        known = self._weight[tokens, None] * ((rows - self._mean) @ self._axes)
-        at = 0
-        for slot, (word, own) in enumerate(zip(new, ids, strict=True), used):
-            self._rows[slot] = known[place[at : at + len(own)]].sum(0)
-            self._slot[word] = slot
-            at += len(own)
+        tokens, sizes = self._ids_of([word[:LONGEST_WORD] for word in new])
+        valid = (tokens >= 0) & (tokens < self.n_vocab)
+        known = self._weighted(np.where(valid, tokens, 0))
+        known[~valid] = 0
+        begins = np.cumsum(sizes) - sizes
+        sums = np.zeros((len(new), self.dim), np.float32)
+        for place in range(int(sizes.max())):  # the first token of all, the second of those that have one: reduceat takes ten times as long
+            rows = np.flatnonzero(sizes > place)
+            sums[rows] += known[begins[rows] + place]
+        self._rows[used : used + len(new)] = sums
+        self._slot.update(zip(new, range(used, used + len(new)), strict=True))
 
-    def _table(self, tokens: NDArray[np.int64]) -> Floats:
+    def _weighted(self, tokens: Ints) -> Floats:
+        """Vectors of tokens: a product for each the first time, looked up after that."""
+        new = np.unique(tokens[self._row_of[tokens] < 0])
+        if self._used + len(new) > TOKENS:
+            self._row_of[:], self._used, new = -1, 0, np.unique(tokens)
+        if self._used + len(new) > len(self._tokens):
+            grown = np.zeros((max(2 * len(self._tokens), self._used + len(new)), self.dim), np.float32)
+            grown[: self._used] = self._tokens[: self._used]
+            self._tokens = grown
+        if len(new):
+            at = slice(self._used, self._used + len(new))
+            # In doubles, rounded: the last bits of a product depend on the rows beside it, and no vector may depend on its company
+            self._tokens[at] = self._weight[new, None] * ((self._table(new) - self._mean).astype(np.float64) @ self._axes)
+            self._row_of[new] = np.arange(at.start, at.stop)
+            self._used = at.stop
+        found: Floats = self._tokens[self._row_of[tokens]]
+        return found
+
+    def _table(self, tokens: Ints) -> Floats:
         try:
             rows: Floats = gguf.quants.dequantize(self._data[tokens], self._type).reshape(len(tokens), -1).astype(np.float32)
         except NotImplementedError:
@@ -146,6 +174,11 @@ def _rarity(n_vocab: int) -> Floats:
     return weight
 
 
+def flat(lists: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
+    """All numbers of several lists, and how many each has."""
+    return np.array(list(itertools.chain.from_iterable(lists)), np.int64), np.array([len(one) for one in lists], np.int64)
+
+
 def of_model(path: Path) -> TextVectors:
     """Vectors by a GGUF's own tokens, with its vocabulary read in this process.
 
@@ -155,7 +188,8 @@ def of_model(path: Path) -> TextVectors:
     from phase4_serve.vocabulary import Vocabulary
 
     try:
-        return TextVectors(path, Vocabulary(path).ids)
+        vocabulary = Vocabulary(path)
+        return TextVectors(path, vocabulary.ids, vocabulary.ids_of)
     except (ImportError, OSError, RuntimeError) as error:
         raise InputError(f"{path}: its vocabulary cannot be read ({type(error).__name__}): set serve.retrieval to definitions") from None
 

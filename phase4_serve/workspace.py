@@ -3,14 +3,16 @@
 In:  a folder
 Out: `Source`: path, language, masked text, of MOST_FILES files at most; counts of what was left out, by reason
 
-Left out: what git ignores, names that look like secrets, symbolic links (never followed), folders that another file system
-is mounted on, what is no regular file, huge or binary or generated, other languages. A file that the scrubber cannot read
-is left out too. Files may vanish, shrink or become folders at any moment: then they are left out, or read as they are now.
+Left out: what git ignores, names that look like secrets or would break the line that they stand in, symbolic links (never
+followed), folders that another file system is mounted on, what is no regular file, huge or binary or generated, other languages. A
+file that the scrubber cannot read is left out too. Files may vanish, shrink or become folders at any moment: then they are left
+out, or read as they are now.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
 import re
 import stat
@@ -19,13 +21,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
-
-from pathspec import GitIgnoreSpec
+from urllib.parse import unquote
 
 from core import scrub
 from core.syntax import lang_of
+from phase4_serve import ignored
+from phase4_serve.ignored import IGNORE_FILE as IGNORE_FILE
+from phase4_serve.ignored import Specs
 
-IGNORE_FILE = ".gitignore"
 SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages", "venv", "env", "vendor", "dist", "build", "target"})
 SECRET_NAMES = re.compile(
     "|".join(fnmatch.translate(name) for name in (
@@ -36,8 +39,8 @@ SECRET_NAMES = re.compile(
 )  # fmt: skip
 MOST_FILES = 20_000  # of a workspace: beyond it somebody has named his home
 MOST_SEEN = 400_000  # entries looked at by name before the walk ends
+BREATH = 200  # of them between two pauses of the walk
 LONGEST_LINE = 1000  # characters: beyond it a file is generated or data (bigcode-dataset's default)
-Specs = tuple[tuple[Path, GitIgnoreSpec], ...]
 
 
 class Source(NamedTuple):
@@ -66,12 +69,27 @@ def looks_secret(path: str) -> bool:
 
 
 def relative(path: str, root: Path | None) -> str:
-    """A path that a client sent, relative to the workspace; only the name of a file that is not in it."""
-    path = path.removeprefix("file://").replace("\\", "/").replace("\0", "").replace("\n", " ")
+    """A path or file URI that a client sent, relative to the workspace; only the name of a file that is not in it."""
+    if path.startswith("file://"):
+        path = unquote(path.removeprefix("file://").removeprefix("localhost"))
+    path = path.replace("\\", "/").replace("\0", "").replace("\n", " ")
     if not path:
         return ""
-    inside = os.path.normpath(os.path.relpath(path, root) if path.startswith("/") and root else path)
+    if not path.startswith("/") or root is None:
+        inside = os.path.normpath(path)
+    elif (inside := os.path.relpath(path, root)).startswith(".."):  # the editor may have come by a link
+        folder, _, name = path.rpartition("/")
+        inside = os.path.relpath(f"{_real(folder)}/{name}", root)
     return inside.rsplit("/", 1)[-1] if inside.startswith(("..", "/")) else inside
+
+
+@lru_cache(1024)
+def _real(folder: str) -> str:
+    """A folder without links on the way to it; itself where it is none."""
+    try:
+        return os.path.realpath(folder)
+    except (OSError, ValueError):
+        return folder
 
 
 class Workspace:
@@ -80,6 +98,7 @@ class Workspace:
     def __init__(self, root: Path, max_bytes: int) -> None:
         self.root, self.max_bytes = root.resolve(), max_bytes
         self.left_out: Counter[str] = Counter()  # of the last walk over everything
+        self._users = ignored.users_rules(self.root)
 
     @property
     def name(self) -> str:
@@ -97,19 +116,32 @@ class Workspace:
 
     def candidates(self) -> Iterator[Candidate]:
         """Every file that name and place allow to be read, MOST_FILES at most; counts the others in `left_out`."""
-        self.left_out.clear()
+        return (found for found in self.look() if found is not None)
+
+    def look(self, folder: Path | None = None) -> Iterator[Candidate | None]:
+        """The same, or those under a folder, and None now and then: whoever has other things to do can do them between."""
+        if folder is None:
+            self.left_out.clear()
+            self._users = ignored.users_rules(self.root)
+        specs = self._specs_above() if folder is None else self._specs_down_to(folder)
+        if specs is None or (folder not in (None, self.root) and self._skips_folder(folder, specs)):
+            return
         taken = 0
-        for seen, found in enumerate(self._walk(self.root, self._specs_above()), 1):
-            if isinstance(found, str):
-                self.left_out[found] += 1
-            elif taken < MOST_FILES:
+        for seen, found in enumerate(self._walk(folder or self.root, specs), 1):
+            if isinstance(found, Candidate):
                 taken += 1
-                yield found
-            else:
-                self.left_out["too_many"] += 1
+                if taken <= MOST_FILES:
+                    yield found
+                else:
+                    found = "too_many"
+            if isinstance(found, str) and folder is None:
+                self.left_out[found] += 1
             if seen == MOST_SEEN:
-                self.left_out["not_looked_at"] += 1
-                break
+                if folder is None:
+                    self.left_out["not_looked_at"] += 1
+                return
+            if seen % BREATH == 0:
+                yield None
 
     def source(self, path: Path) -> Source | None:
         """One file, judged by the same rules; None where it may not be read or is gone."""
@@ -126,9 +158,7 @@ class Workspace:
 
     def under(self, path: Path) -> Iterator[Candidate]:
         """Every file under a folder of the workspace that name and place allow to be read."""
-        specs = self._specs_down_to(path)
-        if specs is not None and (path == self.root or not self._skips_folder(path, specs)):
-            yield from (found for found in self._walk(path, specs) if not isinstance(found, str))
+        return (found for found in self.look(path) if found is not None)
 
     def read(self, candidate: Candidate) -> Source | str:
         """The file, or why not."""
@@ -165,12 +195,14 @@ class Workspace:
         if not path.is_relative_to(self.root) or ".." in path.parts:
             return None
         folder, specs = self.root, self._specs_above()
+        if specs is None:
+            return None
         for part in path.relative_to(self.root).parts[:-1]:
-            specs = (*specs, *self._spec_of(folder))
+            specs = self._specs_in(folder, specs, ignored.is_repository(folder))
             folder = folder / part
             if self._skips_folder(folder, specs):
                 return None
-        return (*specs, *self._spec_of(folder))
+        return self._specs_in(folder, specs, ignored.is_repository(folder))
 
     def _walk(self, folder: Path, specs: Specs) -> Iterator[Candidate | str]:
         """Files by path, or why not; not recursive: folders may be nested as deep as the file system lets them."""
@@ -183,7 +215,7 @@ class Workspace:
             except OSError:
                 yield "unreadable"
                 continue
-            specs = (*specs, *self._spec_of(folder))
+            specs = self._specs_in(folder, specs, any(entry.name == ".git" for entry in entries))
             below: list[tuple[Path, Specs]] = []
             for entry in entries:
                 if _is_folder(entry):
@@ -198,32 +230,40 @@ class Workspace:
                     yield self._judge(Path(entry.path), specs, lang)
             waiting += below[::-1]
 
-    def _specs_above(self) -> Specs:
-        """Ignore files of the folders above, up to the one that holds .git; its own exclude file too."""
+    def _specs_above(self) -> Specs | None:
+        """The user's rules, and those of the folders above, up to the one in which a repository begins, with its exclude file; None where
+        they ignore the workspace itself."""
         above = [self.root, *self.root.parents]
-        top = next((folder for folder in above if (folder / ".git").exists()), None)
+        top = next((folder for folder in above if ignored.is_repository(folder)), None)
         if top is None:
-            return ()
-        exclude = _spec(top, top / ".git" / "info" / "exclude")
-        return (*exclude, *(spec for folder in reversed(above[1 : above.index(top) + 1]) for spec in self._spec_of(folder)))
+            return self._users
+        specs: Specs = (*self._users, *ignored.exclude_rules(top))
+        down = above[above.index(top) :: -1]
+        for folder, below in itertools.pairwise(down):
+            specs = (*specs, *ignored.rules_in(folder))
+            if ignored.ignored(below, specs, is_folder=True):
+                return None
+        return specs
 
-    @staticmethod
-    def _spec_of(folder: Path) -> Specs:
-        return _spec(folder, folder / IGNORE_FILE)
+    def _specs_in(self, folder: Path, above: Specs, begins: bool) -> Specs:
+        """The rules for what stands in a folder of the workspace; where another repository begins, those above end."""
+        if begins and folder != self.root:
+            above = (*self._users, *ignored.exclude_rules(folder))
+        return (*above, *ignored.rules_in(folder))
 
     def _skips_folder(self, folder: Path, specs: Specs) -> bool:
         name = folder.name
-        if name.startswith(".") or name in SKIPPED_FOLDERS or looks_secret(name):
+        if name.startswith(".") or name in SKIPPED_FOLDERS or looks_secret(name) or not name.isprintable():
             return True
-        return _ignored(folder, specs, "/") or not self._plain(folder)
+        return ignored.ignored(folder, specs, is_folder=True) or not self._plain(folder)
 
     def _plain(self, folder: Path) -> bool:
         """Whether it is a folder itself, no link to one, and on the workspace's own file system."""
         try:
             found = os.lstat(folder)
-        except OSError:
+            return stat.S_ISDIR(found.st_mode) and found.st_dev == os.lstat(self.root).st_dev
+        except (OSError, ValueError):  # it is gone, the whole workspace is, or no folder can have such a name
             return False
-        return stat.S_ISDIR(found.st_mode) and found.st_dev == os.lstat(self.root).st_dev
 
     def _judge(self, path: Path, specs: Specs, lang: str | None = None) -> Candidate | str:
         """Whether a file may be read by its name and place, or why not."""
@@ -232,7 +272,9 @@ class Workspace:
             return "language"
         if looks_secret(path.name):
             return "secret_name"
-        return "ignored" if _ignored(path, specs) else Candidate(path, lang)
+        if not path.name.isprintable():  # a line break, a control character, no UTF-8: it would stand in prompts and answers
+            return "odd_name"
+        return "ignored" if ignored.ignored(path, specs) else Candidate(path, lang)
 
 
 class _Reason(str):
@@ -262,21 +304,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
         return False
-
-
-def _spec(folder: Path, file: Path) -> Specs:
-    try:
-        if file.is_symlink() or not file.is_file():
-            return ()
-        return ((folder, GitIgnoreSpec.from_lines(file.read_text(encoding="utf-8", errors="replace").splitlines())),)
-    except (OSError, ValueError):
-        return ()
-
-
-def _ignored(path: Path, specs: Specs, end: str = "") -> bool:
-    """git's answer: the deepest ignore file that says anything about the path decides."""
-    for folder, spec in reversed(specs):
-        decision = spec.check_file(path.relative_to(folder).as_posix() + end).include
-        if decision is not None:
-            return decision
-    return False

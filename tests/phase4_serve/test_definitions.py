@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from phase4_serve.definitions import PATTERNS, defined, imported, used
+from phase4_serve.definitions import PATTERNS, defined, imported, opened, used
 
 DEFINED = [
     ("python", "@decorated\nclass Reader(Base):\n    def read_all(self): ...\n    async def close_it(self): ...\nLIMIT = 3\nNAME: str = ''\n"
@@ -59,6 +59,12 @@ def test_the_call_that_is_open_comes_first_then_imports_then_the_nearest() -> No
     names = [usage.name for usage in used(prefix, "\nbelow()\n", "python", {"helper": ".tools", "unused": ".tools"})]
     assert names[:3] == ["inner", "outer", "helper"] and names[-1] == "unused" and "own" not in names
     assert names.index("second") < names.index("nearer")
+
+
+def test_the_calls_that_are_open_at_the_cursor() -> None:
+    assert opened("f(a, g (b), h[1](\n  x,\n  {'k': m(") == ["m", "f"]
+    assert opened("f()\ng") == opened("(") == opened("") == []
+    assert opened("old(\n" + "a,\n" * 20) == []
 
 
 LINES = ["a ", " ", "f(", "a", "a<", "static ", "const ", "\ta", "x = ", "a* ", "import {a, ", "from a import (b, ", "a::", "use a::{", 'import "',

@@ -17,10 +17,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from watchfiles import Change
 
 from phase4_serve.index import File, Index, prepare
 from phase4_serve.knowledge import Knowledge
-from phase4_serve.reader import MANY, Complete, Job, Reader
+from phase4_serve.reader import MANY, Changed, Commit, Complete, Job, Progress, Reader, Said, worth
+from phase4_serve.up import tell_progress
 from phase4_serve.workspace import Source, Workspace
 from tests.phase4_serve.conftest import CANARY, ROOT
 
@@ -196,8 +198,147 @@ def test_a_file_that_trips_the_cutting_is_left_out_alone(workspace: Path, monkey
     monkeypatch.setattr("phase4_serve.reader.prepare", trips)
     told: list[object] = []
     one = Reader(Workspace(workspace, BYTES), 24, None, told.append)
-    assert list(one._all()) == [True] * 3
+    assert all(one._all())
     assert isinstance(told[-1], Complete) and told[-1].paths == {"geometry.py", "settings.py"} and told[-1].left_out == {"failed": 1}
+
+
+def read_through(root: Path, told: list[object]) -> Reader:
+    """A reader that has told everything."""
+    one = Reader(Workspace(root, BYTES), 24, None, told.append)
+    while one._step():
+        pass
+    return one
+
+
+def old_files(root: Path, many: int) -> None:
+    """Files whose time tells whether they changed."""
+    for number in range(many):
+        (root / f"f{number}.py").write_text(f"def value_{number}():\n    return {number}\n")
+    time.sleep(0.06)
+
+
+def test_a_folder_that_is_touched_is_not_read_again(workspace: Path) -> None:
+    (workspace / "sub").mkdir()
+    old_files(workspace / "sub", 40)
+    told: list[object] = []
+    one = read_through(workspace, told)
+    (workspace / "sub" / "f7.py").write_text("def changed():\n    return 7\n")
+    told.clear()
+    for path in (workspace / "sub", workspace):
+        path.touch()
+        one._heed(Changed([str(path)]))
+    one._heed(Said(str(workspace / "sub"), 5))
+    while one._step():
+        pass
+    assert {told_one.path for told_one in told if isinstance(told_one, File)} == {"sub/f7.py"}
+    assert any(isinstance(told_one, Commit) and told_one.numbers == (5,) for told_one in told), "who asks about a folder is answered"
+
+
+def test_a_save_that_the_system_tells_of_too_is_told_once(workspace: Path) -> None:
+    told: list[object] = []
+    one, path = read_through(workspace, told), str(workspace / "geometry.py")
+    for _ in range(3):
+        told.clear()
+        number = len(told)
+        (workspace / "geometry.py").write_text(f"def saved_{time.time_ns()}():\n    return {number}\n")
+        one._heed(Said(path, 1))
+        one._heed(Changed([path]))
+        one._heed(Said(path, 2))
+        one._step()
+        time.sleep(0.06)
+        one._heed(Changed([path]))
+        one._step()
+        assert [type(message).__name__ for message in told] == ["File", "Commit", "Commit"]
+
+
+def test_what_a_client_says_goes_before_any_look_at_everything(workspace: Path) -> None:
+    for number in range(2000):
+        (workspace / f"{number}.txt").touch()
+    told: list[object] = []
+    one = read_through(workspace, told)
+    one._heed(None)
+    steps = 0
+    while one._step():
+        steps += 1
+    assert steps >= 2000 / 200, "a look comes in small steps"
+    one._heed(None)
+    one._heed(Changed([str(workspace / f"{number}.py") for number in range(MANY)]))
+    one._step()
+    told.clear()
+    (workspace / "geometry.py").write_text("def saved():\n    return 1\n")
+    one._heed(Said(str(workspace / "geometry.py"), 9))
+    assert isinstance(told[0], File) and told[-1] == Commit((9,))
+
+
+def test_a_repository_that_never_rests_is_looked_through_to_the_end(workspace: Path) -> None:
+    told: list[object] = []
+    old_files(workspace, 60)
+    one = Reader(Workspace(workspace, BYTES), 24, None, told.append)
+    for _ in range(200):  # an ignore file, and more files than anybody reads one by one, change all the time
+        one._heed(Changed([str(workspace / ".gitignore"), *(str(workspace / f"{number}.py") for number in range(MANY))]))
+        one._step()
+    assert sum(isinstance(message, Complete) for message in told) >= 2 and len(one._pending) <= MANY
+
+
+def test_how_far_it_is_is_told(workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("phase4_serve.reader.TOLD", 0.0)
+    monkeypatch.setattr("phase4_serve.up.TOLD_SECONDS", 0.05)
+    old_files(workspace, 100)
+    told: list[object] = []
+    read_through(workspace, told)
+    far = [message for message in told if isinstance(message, Progress)]
+    assert {one.of for one in far} == {103} and far[-1].done == 103 and [one.done for one in far] == sorted(one.done for one in far)
+
+    async def look() -> None:
+        known = Knowledge(Workspace(workspace, BYTES), Index(24))
+        assert known.state()["progress"] is None
+        known._do(Progress(25, 100, 2.0), asyncio.get_running_loop())
+        assert known.state()["progress"] == {"done": 25, "of": 100, "seconds_left": 6.0}
+        telling = asyncio.create_task(tell_progress(known))
+        await asyncio.sleep(0.12)
+        known._do(Complete(frozenset(), {}, 3.0), asyncio.get_running_loop())
+        await asyncio.wait_for(telling, 5)
+        assert known.state()["progress"] is None
+
+    asyncio.run(look())
+    assert "index: 25/100 files, 12.5/s, 6 s left" in capsys.readouterr().out
+
+
+def test_a_build_wakes_nobody(tmp_path: Path) -> None:
+    matters = worth(tmp_path / "node_modules")  # a folder above the workspace has no say
+
+    def wakes(path: str) -> bool:
+        return matters(Change.modified, f"{tmp_path}/node_modules/{path}")
+
+    assert all(map(wakes, ("a.py", "a/b.py", "a", ".gitignore", "a/.gitignore", ".git/info/exclude", ".git", ".hidden.js", "")))
+    assert not any(map(wakes, ("target/a.rs", "a/node_modules/b.js", ".git/index", ".venv/a.py", "a/.git/x.py", ".a.swp")))
+
+
+def test_a_workspace_that_goes_and_comes_back_is_followed(workspace: Path) -> None:
+    async def move() -> None:
+        async with following(workspace) as known:
+            away = workspace.with_name("away")
+            workspace.rename(away)
+            await until(lambda: known.index.files == 0)
+            workspace.mkdir()
+            (workspace / "new.py").write_text("def new():\n    return 1\n")
+            await until(lambda: known.index.paths() == {"new.py"})
+            await asyncio.sleep(1.2)  # the watch has begun
+            (workspace / "newer.py").write_text("def newer():\n    return 1\n")
+            await until(lambda: known.index.paths() == {"new.py", "newer.py"})
+
+    asyncio.run(move())
+
+
+def test_a_file_that_trips_the_index_is_left_out_alone(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known, loop = Knowledge(Workspace(workspace, BYTES), Index(24)), asyncio.new_event_loop()
+    good = prepare(Source("good.py", "python", "def good():\n    return 1\n"), 24)
+    bad = File("bad.py", {}, [good.entries[0]._replace(terms="\ud800")])
+    for message in (bad, bad, good, Commit()):
+        known._do(message, loop)
+    loop.close()
+    assert known.index.paths() == {"good.py"} and len(known.index) == 1
+    assert capsys.readouterr().err.count("cannot be indexed") == 1
 
 
 def test_an_index_with_vectors_is_filled_by_the_reader(workspace: Path, tiny: Path) -> None:
@@ -243,6 +384,9 @@ def test_nothing_opens_a_connection(workspace: Path) -> None:
         open_before = psutil.Process().net_connections("inet")  # other tests of this process may listen
         async with following(workspace) as known:
             assert known._process is not None
+            assert os.getpgid(known._process.pid) == known._process.pid, (
+                "Ctrl-C in the server's terminal ends it by its stdin, without a word"
+            )
             own = psutil.Process(known._process.pid)
             assert own.net_connections("inet") == [] and psutil.Process().net_connections("inet") == open_before
 

@@ -54,6 +54,23 @@ def test_a_definition_comes_before_what_shares_words(mode: str, first: str) -> N
     assert next(candidates(index, around(prefix, path="app.py"))).path == first
 
 
+def test_the_call_at_the_cursor_comes_first_then_words_and_definitions_in_turn() -> None:
+    words = "session = open_session(timeout, backoff, retries)\n"
+    index = of(
+        ("called.py", "def called(a, b):\n    return a\n"),
+        ("imported.py", "class Imported:\n    pass\n"),
+        ("wordy.py", "def unrelated():\n    return timeout, backoff, retries, open_session, session\n"),
+    )
+    prefix = "from imported import Imported\n" + words
+    for call in ("x = called(", "x = called(\n    first,\n    second(1), "):
+        found = [piece.path for piece in candidates(index, around(prefix + call, path="app.py"))]
+        assert found == ["called.py", "wordy.py", "imported.py"], call
+    found = [
+        piece.path for piece in candidates(index, around("from imported import Imported\nx = called(1)\n" + words + "y = ", path="app.py"))
+    ]
+    assert found[0] == "wordy.py" and set(found[1:]) == {"called.py", "imported.py"}
+
+
 def test_an_import_says_which_of_two_is_meant() -> None:
     index = of(
         ("a/io.py", "def load(x):\n    return x\n"),

@@ -14,6 +14,7 @@ from core.errors import InputError
 from phase4_serve.index import Index, put_all
 from phase4_serve.retrieve import Around, candidates, search
 from phase4_serve.vectors import DIM, Rows, TextVectors, of_model, packed
+from phase4_serve.vocabulary import Vocabulary
 from phase4_serve.workspace import Source
 
 VOCABULARY, WIDTH = 512, 256
@@ -55,8 +56,19 @@ def test_the_same_text_is_the_same_vector_in_any_company(tmp_path: Path) -> None
     path, _ = table(tmp_path / "t.gguf")
     one, other = TextVectors(path, ids), TextVectors(path, ids)
     other.embed([f"word{n} other{n}" for n in range(2000)])
-    texts = ["parse_http_header raw", "geometry of triangles"]
-    assert np.array_equal(one.embed(texts), other.embed([*texts, "more"])[:2])
+    texts = ["parse_http_header raw", "geometry of triangles", *(f"w{n} " * (n + 1) + f"{n}" * n for n in range(60))]
+    assert np.array_equal(one.embed(texts), other.embed([*reversed(texts), "more"])[-2::-1])
+
+
+def test_words_encoded_together_are_what_each_is_alone(tiny: Path) -> None:
+    vocabulary = Vocabulary(tiny)
+    words = ["parse", "Header", "é", "naïve", "日本語", "123", "x" * 200, "Ⅷ", "½", "ª", "der", "_", "+ +", "\ud800", "\n", "a b"]
+    words += [f"word{'x' * (n % 7)}" for n in range(600)]
+    plain = [word for word in words if word.isalnum()]
+    for some in (words, plain, plain[:1]):
+        ids, sizes = vocabulary.ids_of(some)
+        wanted = [vocabulary.ids(f" {word}") for word in some]
+        assert ids.tolist() == [token for one in wanted for token in one] and sizes.tolist() == list(map(len, wanted))
 
 
 def test_shared_words_are_likeness(tmp_path: Path) -> None:

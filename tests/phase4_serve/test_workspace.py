@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from phase4_serve import ignored
 from phase4_serve import workspace as module
 from phase4_serve.workspace import Candidate, Source, Workspace, looks_secret, relative
 from tests.phase4_serve.conftest import CANARY, ROOT
@@ -81,6 +84,147 @@ def test_what_git_ignores_is_what_we_ignore(tmp_path: Path) -> None:
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert paths(root) == {line for line in listed.split("\0") if line.endswith(".py")}
     assert paths(root / "sub") == {"a.py"}  # the folders above speak too
+
+
+NAMES = ("a", "b", "ab", "B", "a b", "[x]", "x!", "#h", "é", "a.b")
+ATOMS = (
+    "a", "ab", "*", "**", "?", "a*", "*b", "[ab]", "[!a]", "[^a]", "[a-b]", "\\#h", "\\!x", "x\\!", "a\\ b", "a b ", "a\\ ", "*.py", "a.py",
+    "[x].py", "\\[x\\].py", "é", "*.b", "[]a]", "[!]a]", "B", "[[:alpha:]]", "a**", "**b", "[[:digit:]x]", "[z-a]", "[a-]", "[a", "!",
+    "*a*b", "a\\",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_patterns_mean_to_us_what_they_mean_to_git(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    for _ in range(30):
+        file = tmp_path.joinpath(*(dice.choice(NAMES) for _ in range(dice.randint(0, 2))), f"{dice.choice(NAMES)}.py")
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("x = 1\n")
+
+    def pattern() -> str:
+        text = "/".join(dice.choice(ATOMS) for _ in range(dice.randint(1, 3)))
+        return f"{dice.choice(['', '', '!', '/', '!/'])}{text}{dice.choice(['', '', '/', '  ', chr(13)])}"
+
+    kept = dice.choice([path.relative_to(tmp_path).parts for path in tmp_path.rglob("*.py")])
+    lines = ["\ufeff*.c", *(pattern() for _ in range(3)), f"/{kept[0]}/*", f"!/{'/'.join(kept[:2])}"]
+    (tmp_path / ".gitignore").write_text("\n".join(lines))
+    for folder in [path for path in tmp_path.rglob("*") if path.is_dir()][:2]:
+        (folder / ".gitignore").write_text("\n".join(pattern() for _ in range(3)))
+    assert paths(tmp_path) == listed_by_git(tmp_path), lines
+
+
+def listed_by_git(root: Path) -> set[str]:
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    command = ["git", "-C", str(root), "ls-files", "-zco", "--exclude-standard"]
+    listed = subprocess.run(command, check=True, capture_output=True).stdout
+    return {name for name in os.fsdecode(listed).split("\0") if name.endswith(".py")}
+
+
+def test_a_workspace_in_a_folder_that_git_ignores_is_empty(tmp_path: Path) -> None:
+    root = tmp_path / "built" / "sub"
+    root.mkdir(parents=True)
+    (root / "a.py").write_text("x = 1\n")
+    (root / ".gitignore").write_text("!a.py\n")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    assert paths(root) == {"a.py"}
+    (tmp_path / ".gitignore").write_text("built/\n")
+    assert paths(root) == listed_by_git(tmp_path) == set() and Workspace(root, BYTES).source(root / "a.py") is None
+
+
+@pytest.mark.parametrize("bad", ["!", "\\", "[z-a].py", "[", "\0", "*" * 3000])
+def test_a_pattern_that_makes_no_sense_takes_no_other_with_it(workspace: Path, bad: str) -> None:
+    (workspace / ".gitignore").write_text(f"{bad}\nheaders.py\n")
+    assert paths(workspace) - {"settings.py"} <= {"geometry.py"}
+
+
+def test_no_pattern_takes_long() -> None:
+    started = time.perf_counter()
+    said = ignored.patterns(("*a" * 60 + "*b\n" + "/**/*a*a*a*a*a*a/**/x\n").encode()).say("a" * 250 + "/" + "a" * 250)
+    assert said is None and time.perf_counter() - started < 0.5
+
+
+def test_an_ignore_file_that_is_no_ignore_file_hides_its_folder(workspace: Path) -> None:
+    (workspace / ".gitignore").write_text("# a\n" * 300_000)
+    assert paths(workspace) == set()
+
+
+def git(where: Path, *command: str) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "protocol.file.allow=always")
+    subprocess.run(["git", "-C", str(where), *who, *command], check=True, capture_output=True)
+
+
+def test_work_trees_submodules_and_the_users_own_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, main, other, tree = (tmp_path / name for name in ("home", "main", "other", "tree"))
+    for folder in (home, main, other):
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    for repository in (main, other):
+        git(repository, "init", "-q")
+        (repository / "known.py").write_text("x = 1\n")
+        git(repository, "add", ".")
+        git(repository, "commit", "-qm", "a")
+    git(main, "submodule", "add", "-q", str(other), "sub")
+    git(main, "worktree", "add", "-q", str(tree))
+    (main / ".git" / "info" / "exclude").write_text("excluded.py\n")
+    (main / ".git" / "modules" / "sub" / "info" / "exclude").write_text("of_sub.py\n")
+    (main / ".gitignore").write_text("parents.py\n")
+    for name in ("excluded.py", "of_sub.py", "parents.py", "users.py"):
+        for folder in (main, main / "sub", tree):
+            (folder / name).write_text("x = 1\n")
+    (home / ".config" / "git").mkdir(parents=True)
+    (home / ".config" / "git" / "ignore").write_text("users.py\n")
+    sub = {"known.py", "excluded.py", "parents.py"}  # what the repository around it ignores is nothing to it
+    assert paths(main) == {"known.py", "of_sub.py", *(f"sub/{name}" for name in sub)}
+    assert paths(main / "sub") == sub
+    assert paths(tree) == {"known.py", "of_sub.py", "parents.py"}
+    known = Workspace(main, BYTES)
+    assert known.source(main / "sub" / "of_sub.py") is None and known.source(main / "sub" / "parents.py") is not None
+    (home / "mine").write_text("known.py\n")
+    git(main, "config", "--global", "core.excludesFile", "~/mine")
+    assert "known.py" not in paths(main) and "users.py" in paths(main)
+    monkeypatch.setenv("PATH", "")
+    assert "known.py" in paths(main) and "users.py" not in paths(main), "without git, git's own default"
+
+
+@pytest.mark.parametrize("name", ["line\nbreak", "esc\x1b[31m", "bad\udcff", "right\u202eleft", "a\rb", "sep\u2028"])
+def test_a_name_that_would_break_a_prompt_is_left_out(workspace: Path, name: str) -> None:
+    try:
+        (workspace / f"{name}.py").write_text("x = 1\n")
+        (workspace / name).mkdir()
+        (workspace / name / "a.py").write_text("x = 1\n")
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    known = Workspace(workspace, BYTES)
+    assert paths(workspace) == {"geometry.py", "headers.py", "settings.py"}
+    assert known.source(workspace / f"{name}.py") is None and known.source(workspace / name / "a.py") is None
+
+
+def test_no_name_that_a_client_can_send_breaks_anything(workspace: Path) -> None:
+    known = Workspace(workspace, BYTES)
+    for name in ("\ud800/a.py", "a\0b/c.py", "x" * 5000, "/" * 5000 + "a.py", "a/" * 3000 + "b.py"):
+        assert known.source(workspace / name) is None and not list(known.under(workspace / name))
+        assert relative(f"/{name}", workspace) is not None
+
+
+def test_a_workspace_that_is_gone_holds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "repo" / "sub").mkdir(parents=True)
+    known = Workspace(tmp_path / "repo", BYTES)
+    (tmp_path / "repo" / "sub").rmdir()
+    (tmp_path / "repo").rmdir()
+    assert not list(known.sources()) and known.source(tmp_path / "repo" / "sub" / "a.py") is None
+
+
+def test_an_editor_may_come_by_a_link_and_write_uris(workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(workspace)
+    known = Workspace(tmp_path / "link", BYTES)
+    for path in (f"{tmp_path}/link/sub/a.py", f"file://{tmp_path}/link/sub/a.py", f"{workspace}/sub/a.py", "sub/a.py", "./sub//a.py"):
+        assert relative(path, known.root) == "sub/a.py"
+    assert relative(f"file://{workspace}/my%20file.py", known.root) == "my file.py"
+    assert relative(f"{workspace}/my%20file.py", known.root) == "my%20file.py"
+    assert relative("/etc/passwd", known.root) == relative("../../etc/passwd", known.root) == "passwd"
 
 
 @pytest.mark.parametrize(
