@@ -1,5 +1,8 @@
 """`python -m phase4_serve` shows the commands."""
 
-from phase4_serve.cli import app
+from core.errors import errors_in_one_line
 
-app()
+with errors_in_one_line():  # Ctrl-C while a second of imports goes on, too
+    from phase4_serve.cli import app
+
+    app()

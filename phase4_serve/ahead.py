@@ -10,12 +10,12 @@ warm until the better prompt is warm too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
 from typing import NamedTuple
 
 from core.fim import Order
 from phase4_serve.compose import Draft
-from phase4_serve.scheduler import common
+from phase4_serve.scheduler import Scheduler, common
 
 FIRST = 0.42  # seconds of prompt that a first token may wait for
 WARM = 0.06  # seconds by which a warm prompt may be dearer than a smaller one and is still taken
@@ -25,12 +25,17 @@ MARGIN = 0.8  # an order is left for one that costs this share or less
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 1 << 30)  # tokens: the cost of a token falls with how many are evaluated at once
 GUESS = (0.020, 0.017, 0.013, 0.013, 0.013, 0.010, 0.005, 0.004, 0.004)  # seconds a token; a 0.5B model on 2 cores, until it is measured
 LIKE = 0.3  # weight of the newest measurement
+SESSIONS = 256  # whose last seat is remembered
 
 
 class Clock:
     """How long this machine takes to evaluate a prompt, learnt from what it took."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Another model: begin again."""
         self.per_token = list(GUESS)
         self.measured = [False] * len(GUESS)
 
@@ -74,6 +79,42 @@ def seats(session: str) -> tuple[str, str]:
     return session, f"{session}~"
 
 
+class Seats:
+    """What the slots of sessions hold, and which of its two each used last."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self._last: OrderedDict[str, str] = OrderedDict()
+
+    def holds(self, seat: str, ids: list[int]) -> list[int]:
+        """What a seat holds; where it has no slot yet, what it will find in one that nobody owns since the last start."""
+        held = self.scheduler.holds(seat)
+        if held:
+            return held
+        orphans = [slot.held for slot in self.scheduler.pool.typing if not slot.session and slot.entry is None]
+        return max(orphans, key=lambda orphan: common(orphan, ids), default=[])
+
+    def last(self, session: str) -> str:
+        """The seat used last; empty for a session that is not known."""
+        return self._last.get(session, "")
+
+    def knows(self, session: str) -> bool:
+        """Whether it has asked before."""
+        return session in self._last
+
+    def used(self, session: str, seat: str) -> None:
+        """Note that a request goes there."""
+        self._last[session] = seat
+        self._last.move_to_end(session)
+        if len(self._last) > SESSIONS:
+            self._last.popitem(last=False)
+
+    def other(self, session: str, ids: list[int]) -> str:
+        """The seat that holds a prompt already, else the one that is not typed in now."""
+        held = {name: self.holds(name, ids) for name in seats(session)}
+        return max(held, key=lambda name: (new(ids, held[name]) <= 1, name != self.last(session)))
+
+
 def new(ids: list[int], held: list[int]) -> int:
     """Tokens that must be evaluated; the last always is."""
     return max(1, len(ids) - common(held, ids))
@@ -82,19 +123,15 @@ def new(ids: list[int], held: list[int]) -> int:
 class Planner:
     """Decides for one server."""
 
-    def __init__(self, holds: Callable[[str, list[int]], list[int]], clock: Clock, order: str) -> None:
-        """Args: holds: ids that a seat holds, or will find, for a prompt."""
-        self.holds, self.clock, self.order = holds, clock, order
+    def __init__(self, seats: Seats, clock: Clock, order: str) -> None:
+        self.seats, self.clock, self.order = seats, clock, order
 
-    def plan(self, draft: Draft, last: str = "") -> Plan:
-        """The prompt to ask now.
-
-        Args:
-            last: the seat that this session used last.
-        """
+    def plan(self, draft: Draft) -> Plan:
+        """The prompt to ask now."""
+        last = self.seats.last(draft.session)
         order: Order = draft.order or ("psm" if self.order == "psm" else "spm")
         whole = draft.ids(order)
-        held = {seat: self.holds(seat, whole) for seat in seats(draft.session)}
+        held = {seat: self.seats.holds(seat, whole) for seat in seats(draft.session)}
         free_choice = draft.order is None and self.order != "psm"  # who names an order gets the whole prompt in it
         coming = draft.next_ids() if free_choice else None
         if coming is not None:

@@ -11,9 +11,10 @@ from pathlib import Path
 import httpx
 
 from core.errors import AccessError, InputError, TabsmithError
-from phase4_serve.security import KEY_VARIABLE, take_key
+from phase4_serve.security import KEY_VARIABLE, is_loopback, take_key
 
 SECONDS = 120.0
+AROUND = 500_000  # characters before and after the place that are sent: more than any model reads, less than the server takes
 
 
 def offset_of(text: str, line: int, column: int, file: Path) -> int:
@@ -48,14 +49,23 @@ def run(file: Path, line: int, column: int, url: str, key_file: Path | None = No
     at = offset_of(text, line, column, file)
     key = take_key(KEY_VARIABLE, key_file)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    question = {"prompt": text[:at], "suffix": text[at:], "path": str(file.resolve()), "manual": True}
+    question = {"prompt": text[max(0, at - AROUND) : at], "suffix": text[at : at + AROUND], "path": str(file.resolve()), "manual": True}
+    nobody = AccessError(f"no tabsmith answers at {url}: start one with `python -m phase4_serve up --model M.gguf`")
     try:
-        answer = httpx.post(f"{url.rstrip('/')}/v1/completions", json=question, headers=headers, timeout=SECONDS)
+        proxied = not is_loopback(httpx.URL(url).host)  # what is on this machine is asked directly, whatever HTTP_PROXY says
+        answer = httpx.post(f"{url.rstrip('/')}/v1/completions", json=question, headers=headers, timeout=SECONDS, trust_env=proxied)
         document = answer.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-        raise AccessError(f"no tabsmith answers at {url}: start one with `python -m phase4_serve up --model M.gguf`") from None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError):
+        raise nobody from None
+    if not isinstance(document, dict):
+        raise nobody
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         raise AccessError(f"{url} asks for its key: set {KEY_VARIABLE}, or name a file that holds it with --key-file")
     if answer.status_code != httpx.codes.OK:
-        raise TabsmithError(f"the server refuses: {document.get('error', {}).get('message', answer.status_code)}")
-    return str(document["choices"][0]["text"])
+        error = document.get("error")
+        said = error.get("message") if isinstance(error, dict) else None
+        raise TabsmithError(f"the server refuses: {said or answer.status_code}")
+    try:
+        return str(document["choices"][0]["text"])
+    except (LookupError, TypeError):
+        raise nobody from None

@@ -66,6 +66,7 @@ class Stream(asyncio.Protocol):
         self.chunked = False
         self.messages: deque[bytes] = deque()
         self.on_end: Callable[[], None] | None = None  # called once when the answer is whole, read or not
+        self._left: Callable[[], None] | None = None  # called once when nothing comes any more
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -129,11 +130,22 @@ class Stream(asyncio.Protocol):
         self.on_end = None
         self._end(Aborted())
 
+    def leave(self, told: Callable[[], None]) -> None:
+        """Let the answer come to its end unread: whoever reads it gets `Aborted` now, `told` is called when nothing comes any more."""
+        self.messages.clear()
+        self._ended = self._ended or Aborted()
+        self._wake()
+        if self._transport is None or self._transport.is_closing():
+            told()
+        else:
+            self._left = told
+
     def _end(self, how: Exception) -> None:
         self._ended = self._ended or how
-        told, self.on_end = self.on_end, None
-        if told is not None:
-            told()
+        (told, self.on_end), (left, self._left) = (self.on_end, None), (self._left, None)
+        for call in (told, left):
+            if call is not None:
+                call()
         if self._transport is not None:
             self._transport.abort()
         self._wake()
@@ -174,6 +186,10 @@ class Answer:
     def abort(self, unread: bool = False) -> None:
         """Close the connection; `unread` leaves what has come to be read."""
         self._stream.abort(unread)
+
+    def leave(self, told: Callable[[], None]) -> None:
+        """Let it come to its end unread, and have a function called then."""
+        self._stream.leave(told)
 
     def when_whole(self, told: Callable[[], None]) -> None:
         """Have a function called when llama-server has said all, whether it has been read or not."""
@@ -240,6 +256,10 @@ class Backend:
     def piece(self, token: int) -> bytes:
         """Bytes of a token; none for a control token."""
         return self.vocabulary.piece(token)
+
+    def pieces(self) -> list[bytes]:
+        """Bytes of every token; an empty list where only llama-server knows them."""
+        return self.vocabulary.pieces()
 
     async def close(self) -> None:
         """Free the vocabulary; no connection is kept between requests."""

@@ -11,22 +11,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from functools import lru_cache
 
-from core import scrub
 from core.syntax import lang_of
 from phase4_serve.api_error import ApiError
+from phase4_serve.compose import mask_or_drop
 from phase4_serve.engine import Done, Engine
 from phase4_serve.knowledge import Knowledge
 from phase4_serve.provider import Remote, Turn
 from phase4_serve.retrieve import Found
-from phase4_serve.wire import ChatRequest
+from phase4_serve.window import LONGEST
+from phase4_serve.wire import ChatRequest, Message
 
 LOCAL = "local"  # as `model`: this server's own, where a service is configured too
 PIECES = 6  # of the repository at most
 OF_FILE = 2  # of them from the file that the question is about
-ASKED_WITH = 3  # newest questions that retrieval looks at
+ASKED_WITH, LONGEST_QUERY = 3, 20_000  # newest questions that retrieval looks at, and how many characters of them
 REMOTE_CHARACTERS = 12_000  # of pieces for a service
+LONGEST_CONVERSATION = 400_000  # characters for a service; the scrubber takes up to 2 s for them
 MOST_TOKENS = 512  # of a local answer
 SHARE = 0.5  # of the room beside the answer that the repository gets
 FENCE = "```"
@@ -57,10 +58,12 @@ class Chat:
             ApiError: the conversation is too long, or the service fails.
             BackendDown, Busy: as the engine.
         """
+        local = self.remote is None or self._local(request)
+        messages = newest(request.messages, self.engine.params.ctx * LONGEST if local else LONGEST_CONVERSATION)
+        turns = await asyncio.to_thread(lambda: [{"role": m.role, "content": mask_or_drop(m.text)} for m in messages])
         found = await asyncio.to_thread(self._search, request)
-        turns = [{"role": m.role, "content": masked(m.text)} for m in request.messages]
         sampling = request.sampling()
-        if self.remote is not None and not self._local(request):
+        if self.remote is not None and not local:
             pieces = self.remote.answer(with_pieces(turns, self._introduced(fitting(found, REMOTE_CHARACTERS, len))), sampling)
         else:
             ids, most, stop = await asyncio.to_thread(self._prompt, turns, found)
@@ -75,7 +78,7 @@ class Chat:
         if self.knowledge is None or not request.context:
             return []
         asked = [m.text for m in reversed(request.messages) if m.role == "user"][:ASKED_WITH]
-        query = "\n".join(asked)
+        query = "\n".join(asked)[:LONGEST_QUERY]
         own = self.knowledge.search(query, OF_FILE, request.path) if request.path else []
         return list(dict.fromkeys([*own, *self.knowledge.search(query, PIECES, "")]))[:PIECES]
 
@@ -117,6 +120,25 @@ class Chat:
         return [*ids, markers.start, *codec.plain("assistant\n")]
 
 
+def newest(messages: list[Message], most: int) -> list[Message]:
+    """The last messages that have so many characters together, and the system message that stands before all.
+
+    Raises:
+        ApiError: not even the last one fits.
+    """
+    head = messages[:1] if messages[0].role in ("system", "developer") and len(messages) > 1 else []
+    room = most - sum(len(m.text) for m in head)
+    taken: list[Message] = []
+    for message in reversed(messages[len(head) :]):
+        room -= len(message.text)
+        if room < 0:
+            break
+        taken.append(message)
+    if not taken:
+        raise ApiError(400, f"messages: the last one has more than the {most:,} characters that fit: shorten it", param="messages")
+    return [*head, *reversed(taken)]
+
+
 def with_pieces(turns: list[Turn], introduction: str) -> list[Turn]:
     """The conversation with the pieces at the end of its system message."""
     if not introduction:
@@ -141,12 +163,3 @@ def fitting(found: list[Found], budget: int, size: Callable[[str], int]) -> list
             taken.append(piece)
             budget -= cost
     return taken
-
-
-@lru_cache(256)
-def masked(text: str) -> str:
-    """The text without secrets; a note in its stead where the scrubber fails on it."""
-    try:
-        return scrub.mask(text)[0]
-    except Exception:  # noqa: BLE001  whatever it trips over stays out of prompts
-        return "(left out: it could not be checked for secrets)"

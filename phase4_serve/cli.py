@@ -35,8 +35,9 @@ def settings(params: Path | None, profile: str | None, flags: dict[str, Any]) ->
         return ServeParams.model_validate({**section.model_dump(), **{name: value for name, value in flags.items() if value is not None}})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"])
-        raise InputError(f"{where}{first['msg']}: choose smaller budgets or a larger --ctx") from None
+        if first["loc"]:
+            raise InputError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}: choose another value") from None
+        raise InputError(f"{first['msg']}: choose smaller budgets or a larger --ctx") from None
 
 
 def _has_section() -> bool:
@@ -72,7 +73,7 @@ def up(
     max_line_tokens: Number = None,
     max_block_tokens: Number = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Places typed in whose cache is kept.")] = None,
-    threads: Annotated[int | None, typer.Option(min=0, help="Threads of llama.cpp; 0: every core.")] = None,
+    threads: Annotated[int | None, typer.Option(min=0, max=512, help="Threads of llama.cpp; 0: every core.")] = None,
     socket: Annotated[Path | None, typer.Option(help="Unix socket for llama-server; default: one in a private folder.")] = None,
     warm: Annotated[bool, typer.Option(help="Keep what the model has read of your files for the next start, in a private folder.")] = True,
     params: ParamsFile = None,
@@ -118,7 +119,7 @@ def ask(
 def editors(
     url: Annotated[str, typer.Option(help="Where the server listens.")] = URL,
     key: Annotated[bool, typer.Option("--key", help="The server asks for a key.")] = False,
-    editor: Annotated[str | None, typer.Argument(help="continue, llama.vscode, llama.vim, openai or curl; default: all.")] = None,
+    editor: Annotated[str | None, typer.Argument(help="continue, llama.vscode, llama.vim, minuet, openai or curl; default: all.")] = None,
 ) -> None:
     """Print what to write into an editor's settings."""
     with errors_in_one_line():

@@ -269,7 +269,8 @@ class Composer:
     def _sent(self, extra: tuple[Chunk, ...], near: frozenset[str]) -> list[Piece]:
         """Pieces from a client, masked like any file; none from a file that looks secret, no copies of the text around."""
         root = self.workspace.root if self.workspace else None
-        named = [(relative(chunk.path, root), chunk.text) for chunk in extra[:EXTRAS]]
+        most = self.params.context_tokens * window.LONGEST  # no more can be shown; the scrubber takes seconds for a megabyte
+        named = [(relative(chunk.path, root), chunk.text[:most]) for chunk in extra[:EXTRAS]]
         safe = [Piece(path, 0, masked(text)) for path, text in named if text.strip() and not looks_secret(path or "x")]
         wanted = sorted({piece for piece in safe if share(line_set(piece.text), near) <= COPY})
         return fill(wanted, self.params.context_tokens, EXTRAS, self.count)
@@ -279,10 +280,12 @@ def _near(prefix: str, suffix: str) -> frozenset[str]:
     return line_set(prefix) | line_set(suffix)
 
 
-@lru_cache(512)
-def masked(text: str) -> str:
+def mask_or_drop(text: str) -> str:
     """The text without secrets; empty where the scrubber fails on it."""
     try:
         return scrub.mask(text)[0]
     except Exception:  # noqa: BLE001  whatever it trips over stays out of prompts
         return ""
+
+
+masked = lru_cache(512)(mask_or_drop)  # of windows: with every key the same lines come again

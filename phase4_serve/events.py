@@ -37,7 +37,7 @@ PREFIX, SUFFIX = 4000, 2000  # characters around an answer that are kept
 LARGEST, OLDER = 8_000_000, 3  # bytes of a file, and how many older ones are kept
 AFTER = (30, 300)  # seconds after which an accepted text is looked for
 TAIL = 240  # characters before a hole by which it is found again in a file
-WAITING = 10_000  # events that may wait to be written
+WAITING, WAITING_TEXT = 10_000, 32_000_000  # events that may wait to be written, and characters of saved files with them
 Row = dict[str, Any]
 
 
@@ -74,7 +74,7 @@ class Events:
         self.file, self.keep_text, self.metrics, self.workspace = file, keep_text, metrics, workspace
         self._shown: OrderedDict[str, Shown] = OrderedDict()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="events")
-        self._waiting = 0
+        self._waiting = self._waiting_text = 0
         self._lock = threading.Lock()
         self._complained = False
         if file is not None:
@@ -105,7 +105,7 @@ class Events:
         given = event.model_dump(include={"id", "how", "after", "kept", "elapsed_ms"}, exclude_none=True)
         self._keep({"event": event.event, **given}, shown if event.event in ("accepted", "dismissed") else None)
         if event.event == "saved":
-            self._submit(self._compare, event.path or "", event.text, list(self._shown.items()))
+            self._submit(self._compare, event.path or "", event.text, list(self._shown.items()), size=len(event.text or ""))
         return shown is not None
 
     def _compare(self, path: str, text: str | None, known: list[tuple[str, Shown]]) -> None:
@@ -145,16 +145,17 @@ class Events:
     def _keep(self, row: Row, shown: Shown | None) -> None:
         self._submit(self._write, row, shown, None)
 
-    def _submit(self, what: Any, *given: Any) -> None:
+    def _submit(self, what: Any, *given: Any, size: int = 0) -> None:
         """Done by one thread, in order; an editor that floods is counted, not waited for."""
         with self._lock:
-            if self._waiting >= WAITING:
+            if self._waiting >= WAITING or self._waiting_text + size > WAITING_TEXT:
                 self.metrics.events.labels("lost").inc()
                 return
             self._waiting += 1
-        self._writer.submit(self._guarded, what, *given)
+            self._waiting_text += size
+        self._writer.submit(self._guarded, size, what, *given)
 
-    def _guarded(self, what: Any, *given: Any) -> None:
+    def _guarded(self, size: int, what: Any, *given: Any) -> None:
         try:
             what(*given)
         except Exception as error:  # noqa: BLE001  an event must not end the thread; its text may be code
@@ -162,6 +163,7 @@ class Events:
         finally:
             with self._lock:
                 self._waiting -= 1
+                self._waiting_text -= size
 
     def _write(self, row: Row, shown: Shown | None, written: str | None) -> None:
         if self.file is None:

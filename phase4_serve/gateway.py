@@ -146,7 +146,7 @@ class Gateway:
         shape = LlamaShape(self.engine.model.name, asked.response_fields, asked.answers > 1)
         if asked.max_tokens == 0:
             async with until_hung_up(request.receive):
-                return JSON(shape.whole([Answer("", await self.engine.prefill(ask))]))
+                return JSON(shape.whole([Answer("", await self.engine.behind.prefill(ask))]))
         sampling = asked.sampling(asked.max_tokens)._replace(n=asked.answers)
         return await self._answer(request, ask, sampling, shape, asked.stream, crlf, asked.t_max_predict_ms)
 
@@ -230,7 +230,7 @@ class Gateway:
             self._soon(self.knowledge.saved(path))
         if asked.event in ("opened", "saved") and asked.prefix is not None and self.serving.ready.is_set():
             place = Asked.model_validate({"path": asked.path, "user": asked.user, "manual": True})
-            self._soon(self.engine.prefill(place.place(asked.prefix, asked.suffix or "", session_of(request))))
+            self._soon(self.engine.behind.prefill(place.place(asked.prefix, asked.suffix or "", session_of(request))))
         return JSON({"object": "event", "known": known}, 202)
 
     def _soon(self, work: Any) -> None:

@@ -80,7 +80,7 @@ def check_adapter(path: Path, arch: str) -> str:
     Raises:
         InputError: missing, damaged, no LoRA, or made for another architecture.
     """
-    head = _open(path)
+    head = _open(path, f"{path} is no file: name a LoRA adapter in GGUF with --adapter, or leave it out")
     if (head.scalars.get("general.type"), head.scalars.get("adapter.type")) != ("adapter", "lora"):
         raise InputError(f"{path} is no LoRA adapter: make one with llama.cpp's convert_lora_to_gguf.py, or leave --adapter out")
     made_for = head.scalars.get(gguf.Keys.General.ARCHITECTURE)
@@ -101,9 +101,10 @@ def fingerprint_of(head: Head, path: Path) -> str:
     return found.hexdigest()
 
 
-def _open(path: Path) -> Head:
+def _open(path: Path, missing: str = "") -> Head:
     if not path.is_file():
-        raise InputError(f"{path} is missing: run `python -m phase3_quantize quantize` first, or name a GGUF file with --model")
+        is_not = "is a folder" if path.is_dir() else "is missing"
+        raise InputError(missing or f"{path} {is_not}: run `python -m phase3_quantize quantize` first, or name a GGUF file with --model")
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise InputError(f"{path} is no GGUF file: {AGAIN}")

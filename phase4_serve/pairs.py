@@ -33,6 +33,7 @@ def run(events: Path, out: Path) -> Counter[str]:
         raise InputError(f"{events} is missing: start `python -m phase4_serve up --keep-text` and let an editor send events")
     counts: Counter[str] = Counter()
     pairs = list(pairs_of(rows(files, counts), counts))
+    counts = +counts  # what did not happen is not said
     if not pairs:
         raise InputError(
             f"{events}: nothing makes a pair ({dict(sorted(counts.items())) or 'no events'}): texts are kept only with --keep-text"

@@ -10,7 +10,10 @@ this process for that service. The key goes into one header and nowhere else: no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import re
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +32,10 @@ BACKOFF, LONGEST_WAIT = 0.25, 8.0  # seconds before the second attempt, doubled 
 TIMEOUT = httpx.Timeout(60.0, connect=5.0, write=10.0, pool=5.0)  # seconds; 60 without a word
 AGAIN = frozenset({408, 409, 425, 429, *range(500, 600)})
 LONGEST_ANSWER = 400_000  # characters
+MOST_BYTES = 64_000_000  # of an answer, with what stands around each of its words
+LONGEST_LINE = 4_000_000  # bytes of it
+LONGEST_SECONDS = 900.0  # from an answer's head to its end
+_KEY = re.compile(r"[\x21-\x7e]*")
 Turn = dict[str, str]
 
 
@@ -37,17 +44,22 @@ class Remote:
 
     def __init__(self, url: str, model: str, key: str = "") -> None:
         """Raises:
-        InputError: the URL is none.
+        InputError: the URL is none, no model is named, the key is none that a header can carry, or the proxy is none.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-            raise InputError("--chat-url is no URL of a service: give it as in http://127.0.0.1:11434/v1")
+        scheme, host = _place_of(url)
+        if not model:
+            raise InputError("--chat-url needs the model that the service is asked for: name it with --chat-model")
+        if not _KEY.fullmatch(key):
+            raise InputError(f"{KEY_VARIABLE}: a key is visible ASCII characters: set it again, or unset it where none is needed")
         self.url, self.model = f"{url.rstrip('/')}/chat/completions", model
-        self.host, self.local = parts.hostname, is_loopback(parts.hostname)
-        self.plain = parts.scheme == "http" and not self.local
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.host, self.local = host, is_loopback(host)
+        self.plain = scheme == "http" and not self.local
+        headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})}  # no bomb is unpacked
         # A service on this machine is never reached through a proxy; redirects would carry the question elsewhere
-        self._client = httpx.AsyncClient(headers=headers, timeout=TIMEOUT, follow_redirects=False, trust_env=not self.local)
+        try:
+            self._client = httpx.AsyncClient(headers=headers, timeout=TIMEOUT, follow_redirects=False, trust_env=not self.local)
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise InputError(f"the proxy that the environment names is not usable ({type(error).__name__}): correct HTTPS_PROXY") from None
 
     async def close(self) -> None:
         """Close what is open."""
@@ -79,37 +91,71 @@ class Remote:
             except httpx.TimeoutException:
                 raise ApiError(504, "the chat service does not answer in time", "unavailable_error", code="provider_timeout") from None
             except httpx.HTTPError as error:
-                raise ApiError(
-                    502, f"the chat service broke off ({type(error).__name__})", "unavailable_error", code="provider_broken"
-                ) from None
+                raise _broken(f"broke off ({type(error).__name__})") from None
             await asyncio.sleep(min(LONGEST_WAIT, wait))
 
     async def _pieces(self, response: httpx.Response) -> AsyncGenerator[str | Done, None]:
         reason, length = "", 0
         if response.headers.get("content-type", "").startswith("application/json"):  # it does not stream
-            choice = _choice(await response.aread())
-            yield str((choice.get("message") or {}).get("content") or "")
+            choice = _choice(b"\n".join([line async for line in _lines(response)]))
+            yield _content(choice.get("message"))
             yield Done(_reason(choice.get("finish_reason")), "eos", {}, source="provider")
             return
-        async for line in response.aiter_lines():
-            data = line.removeprefix("data:").strip()
-            if not line.startswith("data:") or not data:
+        async for line in _lines(response):
+            data = line.removeprefix(b"data:").strip()
+            if not line.startswith(b"data:") or not data:
                 continue
-            if data == "[DONE]":
+            if data == b"[DONE]":
                 reason = reason or "stop"
                 break
-            choice = _choice(data.encode())
-            text = (choice.get("delta") or {}).get("content")
+            choice = _choice(data)
+            text = _content(choice.get("delta"))
             reason = _reason(choice["finish_reason"]) if choice.get("finish_reason") else reason
-            if isinstance(text, str) and text:
+            if text:
                 length += len(text)
                 yield text
             if length > LONGEST_ANSWER:
                 reason = "length"
                 break
         if not reason:
-            raise ApiError(502, "the chat service broke off", "unavailable_error", code="provider_broken")
+            raise _broken("broke off")
         yield Done(reason, "eos", {}, source="provider")
+
+
+def _place_of(url: str) -> tuple[str, str]:
+    """Scheme and host.
+
+    Raises:
+        InputError: it is no URL, or holds more than the place of a service; it is not repeated, as that may be a key.
+    """
+    with contextlib.suppress(ValueError, httpx.InvalidURL):
+        parts = urlsplit(url)
+        plain = httpx.URL(url).scheme in ("http", "https") and parts.port != 0 and "@" not in parts.netloc and not set("?# ") & set(url)
+        if plain and parts.hostname:
+            return parts.scheme, parts.hostname
+    raise InputError("--chat-url is no URL of a service: give it as in http://127.0.0.1:11434/v1")
+
+
+async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The lines of an answer.
+
+    Raises:
+        ApiError: 502 it has more than any answer, or no end.
+    """
+    held: list[bytes] = []  # parts of a line
+    taken, size, deadline = 0, 0, time.monotonic() + LONGEST_SECONDS
+    async for part in response.aiter_bytes():
+        taken += len(part)
+        first, *more = part.split(b"\n")
+        held.append(first)
+        size += len(first)
+        if more:
+            for line in (b"".join(held), *more[:-1]):
+                yield line
+            held, size = [more[-1]], len(more[-1])
+        if taken > MOST_BYTES or size > LONGEST_LINE or time.monotonic() > deadline:
+            raise _broken("sends more than any answer")
+    yield b"".join(held)
 
 
 def _settings(sampling: Sampling) -> dict[str, Any]:
@@ -131,12 +177,23 @@ def _choice(data: bytes) -> dict[str, Any]:
     """
     try:
         message = orjson.loads(data)
-        if isinstance(message, dict) and not message.get("error"):
-            choices = message.get("choices") or [{}]
-            return dict(choices[0])
-    except (ValueError, TypeError, LookupError):
-        pass
-    raise ApiError(502, "the chat service sent what is no answer", "unavailable_error", code="provider_broken")
+    except ValueError:
+        message = None
+    if isinstance(message, dict) and not message.get("error"):
+        choices = message.get("choices") or [{}]
+        if isinstance(choices, list) and isinstance(choices[0], dict):
+            return choices[0]
+    raise _broken("sent what is no answer")
+
+
+def _content(said: object) -> str:
+    """The text of a `delta` or a `message`; none where it is not the shape that has one."""
+    content = said.get("content") if isinstance(said, dict) else None
+    return content if isinstance(content, str) else ""
+
+
+def _broken(how: str) -> ApiError:
+    return ApiError(502, f"the chat service {how}", "unavailable_error", code="provider_broken")
 
 
 def _reason(given: object) -> str:

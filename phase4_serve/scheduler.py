@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ STEP_SECONDS = 0.25  # of prompt evaluated at once: what a cancel may cost
 # Tokens. Steps of 64 and more, cut at multiples of 64, give a prompt the same last bits however fast this machine is just now;
 # smaller batches are computed in another order. 64 cost 15% of the speed of 256, and 32 cost 30%.
 STEP, LONGEST_STEP = 64, 512
-IDLE_STEP = 32  # of what nobody waits for: what it may cost the first key, 0.16 s
+IDLE_STEP = 16  # of what nobody waits for: what it may cost the first key, 0.08 s; 16 at once are 3% slower than 32, 8 are 60%
 PER_TOKEN = 0.004  # seconds, until it has been measured
 LIKE = 0.3  # weight of the newest measurement
 QUANTUM = 0.3  # seconds that a TYPING job may generate while others wait
@@ -62,6 +62,10 @@ class Paused(Exception):
     """It was put aside and will go on; never seen outside."""
 
 
+One = Callable[[dict[str, Any]], Awaitable[Event]]  # asks for the next token alone, with these settings besides the job's
+Lead = Callable[[list[int], One], AsyncGenerator[Event, None]]  # events of a completion's beginning, after these tokens of it
+
+
 class Rank(IntEnum):
     """What a job is for."""
 
@@ -79,6 +83,7 @@ class Job(NamedTuple):
     settings: dict[str, Any]  # llama-server's fields
     deadline: float | None = None  # loop time until which it may be started
     keep: bool = True  # False: what its slot holds must not be written to disk
+    lead: Lead | None = None  # says what its first tokens are; of what was written of them, and asked one by one
 
 
 @dataclass(eq=False)
@@ -150,6 +155,7 @@ class Entry:
     fate: type[Exception] | None = None  # why it was taken from its slot
     begun: bool = False  # it has been started once
     generating: bool = False
+    stepping: bool = False  # llama-server evaluates a step of its prompt, and hears nothing until that is done
     turn: float = 0.0  # loop time until which it is not paused
     written: list[int] = field(default_factory=list)  # what it goes on from after a pause
     timings: dict[str, float] = field(default_factory=dict)  # of requests that are over
@@ -222,11 +228,8 @@ class Scheduler:
         return None if self._typing() else self._typed
 
     def replace(self, backend: Backend) -> None:
-        """Start jobs on another llama-server from now on; what has been started finishes where it is."""
+        """Start jobs on another llama-server from now on; who is here already stays: its ids are of the old one's vocabulary."""
         self.pool = Pool.of(backend, self.slots)
-        for entry in self._waiting:
-            if not entry.begun:
-                entry.pool = self.pool
         self._pump()
 
     def uses(self, backend: Backend) -> bool:
@@ -251,7 +254,9 @@ class Scheduler:
         entry = Entry(job, self.pool, now + cost, now, asyncio.get_running_loop().create_future())
         if job.rank is not Rank.CHAT:
             self._supersede(entry)
-        alike = sum((e.rank is Rank.CHAT) == (job.rank is Rank.CHAT) for e in (*self._waiting, *self._running))
+        # What nobody waits for takes no place from who types, as it makes way for him
+        rivals = (Rank.TYPING, Rank.BACKGROUND) if job.rank is Rank.BACKGROUND else (job.rank,)
+        alike = sum(e.rank in rivals for e in (*self._waiting, *self._running))
         if alike >= self.queue + (1 if job.rank is Rank.CHAT else self.slots):
             self._pump()
             raise Busy
@@ -274,7 +279,7 @@ class Scheduler:
             older.fate = Superseded
 
     def _wait(self, entry: Entry) -> None:
-        entry.since, entry.fate, entry.generating = _now(), None, False
+        entry.since, entry.fate, entry.generating, entry.stepping = _now(), None, False, False
         entry.go = asyncio.get_running_loop().create_future()
         self._waiting.append(entry)
         self._pump()
@@ -303,26 +308,29 @@ class Scheduler:
                 self._evict(entry, Superseded)
             elif entry.rank is Rank.CHAT and typing and entry.pausable and now >= entry.turn:
                 self._evict(entry, Paused)
-            elif entry.rank is Rank.TYPING and entry.generating and entry.turn <= now and self._must_share(entry):
+            elif entry.rank is Rank.TYPING and entry.generating and entry.turn <= now and self._must_share(entry, now):
                 entry.due = now + QUANTUM
                 self._evict(entry, Paused)
         for entry in sorted(self._waiting, key=lambda e: (e.rank, e.due)):
-            if (slot := self._slot_for(entry)) is not None:
+            if (slot := self._slot_for(entry, now)) is not None:
                 self._start(entry, slot)
-        self._set_timer()
+        self._set_timer(now)
 
-    def _must_share(self, entry: Entry) -> bool:
+    def _must_share(self, entry: Entry, now: float) -> bool:
         """Whether a TYPING job has had its share and another waits for it."""
-        after = entry.due if not entry.generating else _now() + QUANTUM
-        first = min((e for e in self._waiting if e.rank is Rank.TYPING), key=lambda e: e.due, default=None)
-        return entry.pausable and first is not None and first.due < after  # two that came at once are equal: neither gives way
+        # Who waits for a slot of its own to become idle is not helped: giving way to it would begin anew at once, for ever
+        waiting = (e for e in self._waiting if e.rank is Rank.TYPING and ((own := e.pool.of_session(e.job.session)) is None or own.free))
+        first = min(waiting, key=lambda e: e.due, default=None)
+        if first is None or not entry.pausable:
+            return False
+        return first.due - QUANTUM <= now if entry.generating else first.due < entry.due  # two that came at once are equal
 
-    def _slot_for(self, entry: Entry) -> Slot | None:
+    def _slot_for(self, entry: Entry, now: float) -> Slot | None:
         """The slot in which a job may start now."""
-        now, pool = _now(), entry.pool
+        pool = entry.pool
         if entry.rank is Rank.CHAT:
-            chat, nobody_types = pool.slots[-1], not self._typing() and now - self._typed >= RESUME
-            return chat if chat.free and (nobody_types or now - entry.since >= PATIENCE) else None
+            chat, nobody_types = pool.slots[-1], not self._typing() and now >= self._typed + RESUME
+            return chat if chat.free and (nobody_types or now >= entry.since + PATIENCE) else None
         own = pool.of_session(entry.job.session)
         free = [slot for slot in pool.typing if slot.free]
         if entry.rank is Rank.BACKGROUND:
@@ -389,14 +397,17 @@ class Scheduler:
     def _typing(self) -> bool:
         return any(e.rank is Rank.TYPING for e in self._running) or any(e.rank is Rank.TYPING for e in self._waiting)
 
-    def _set_timer(self) -> None:
-        """Look again when a chat may go on, or somebody has had a turn."""
+    def _set_timer(self, now: float) -> None:
+        """Look again when a chat may go on, or somebody has had a turn: whatever `_pump` found to be too early at this very moment.
+
+        Both compute a time in the same way and compare it with the same `now`, or a job would wait for ever between them.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if not self._waiting:
             return
-        typing, now = self._typing(), _now()
+        typing = self._typing()
         first = min((e.due for e in self._waiting if e.rank is Rank.TYPING), default=now)
         times = [e.turn for e in self._running if typing and e.rank is Rank.CHAT]
         times += [max(e.turn, first - QUANTUM) for e in self._running if e.rank is Rank.TYPING and e.generating]
@@ -412,21 +423,40 @@ class Scheduler:
         slot = entry.slot
         if entry.answer is None or slot is None:
             return
+        looks = not slot.ending
+        slot.ending = True
+        if entry.stepping and looks:
+            self._leave_step(entry.answer, slot)
+            return
         entry.answer.abort(unread)
-        if not slot.ending:
-            slot.ending = True
+        if looks:
             task = asyncio.create_task(self._until_idle(entry.pool.backend, slot))
             self._looking.add(task)
             task.add_done_callback(self._looking.discard)
+
+    def _leave_step(self, answer: Answer, slot: Slot) -> None:
+        """The end of a step says by itself that the slot is idle: asking for it would take time from it."""
+        started = _now()
+
+        def over() -> None:
+            timer.cancel()
+            self._idle(slot, started)
+
+        timer = asyncio.get_running_loop().call_later(LOOKING, answer.abort)  # which is an end, too
+        answer.leave(over)
 
     async def _until_idle(self, backend: Backend, slot: Slot) -> None:
         started = _now()
         with contextlib.suppress(BackendDown, BackendRefused):
             while (passed := _now() - started) < LOOKING and not await backend.is_idle(slot.number):
                 await asyncio.sleep(LOOK if passed < SOON else 5 * LOOK)
+        self._idle(slot, started)
+
+    def _idle(self, slot: Slot, since: float) -> None:
+        """llama-server does nothing in a slot any more."""
         slot.ending = False
         if self.on_freed is not None:
-            self.on_freed(_now() - started)
+            self.on_freed(_now() - since)
         self._pump()
 
     # ---- one job in its slot
@@ -435,9 +465,17 @@ class Scheduler:
         """Evaluate the prompt in steps, then generate."""
         slot, job = entry.slot, entry.job
         assert slot is not None
-        ids = [*job.ids, *entry.written]
-        await self._prefill(entry, slot, ids)
+        await self._prefill(entry, slot, [*job.ids, *entry.written])
+        if job.lead is not None:
+            async with contextlib.aclosing(job.lead(entry.written, lambda settings: self._one(entry, slot, settings))) as events:
+                async for event in events:
+                    entry.written += event.tokens
+                    yield event._replace(timings=entry.timings)
+        ids, led = [*job.ids, *entry.written], job.lead is not None and bool(entry.written)
         settings = {**job.settings, "id_slot": slot.number, **_rest(job, len(entry.written))}
+        if entry.written and settings.get("n_predict") == 0:  # paused behind its last token: llama-server would write one more
+            yield Event("", True, "limit", entry.timings)
+            return
         answer = await self._open(entry, ids, settings)
         answer.when_whole(lambda: self._whole(entry))
         held = slot.held = ids
@@ -445,10 +483,10 @@ class Scheduler:
         try:
             while True:
                 event = await answer.next()
-                if not entry.generating and event.tokens and slot.entry is entry:
-                    entry.generating = True
-                    entry.turn = _now() + QUANTUM if entry.rank is Rank.TYPING else entry.turn
-                    self._pump()
+                if not entry.generating and event.tokens:
+                    self._generates(entry, slot)
+                if led and event.timings:
+                    entry.timings, led = _sum(entry.timings, _shift(event.timings)), False
                 held += event.tokens
                 entry.written += event.tokens
                 entry.current = event.timings or entry.current
@@ -459,16 +497,37 @@ class Scheduler:
         finally:
             entry.timings = _sum(entry.timings, entry.current)
 
+    async def _one(self, entry: Entry, slot: Slot, settings: dict[str, Any]) -> Event:
+        """Generate one token; the slot stays the job's."""
+        job, ids = entry.job, [*entry.job.ids, *entry.written]
+        asked = {**job.settings, "id_slot": slot.number, **_rest(job, len(entry.written)), **settings, "n_predict": 1}
+        answer, token = await self._open(entry, ids, asked), Event("", False, "", {})
+        slot.held = ids
+        while not (event := await answer.next()).stop:
+            token = event if event.tokens else token
+        self._generates(entry, slot)
+        entry.timings = _sum(_sum(entry.timings, event.timings), _shift(event.timings) if entry.written else {})
+        return token
+
+    def _generates(self, entry: Entry, slot: Slot) -> None:
+        """Its first token came: from now on others who wait get their share."""
+        if not entry.generating and slot.entry is entry:
+            entry.generating = True
+            entry.turn = _now() + QUANTUM if entry.rank is Rank.TYPING else entry.turn
+            self._pump()
+
     async def _prefill(self, entry: Entry, slot: Slot, ids: list[int]) -> None:
         """Evaluate a long prompt up to its last step."""
         at, least = common(slot.held, ids), STEP if entry.rank is Rank.TYPING else IDLE_STEP
         while len(ids) - at > least:
-            if entry.rank is Rank.TYPING and slot.entry is entry and self._must_share(entry):
+            if entry.rank is Rank.TYPING and slot.entry is entry and self._must_share(entry, _now()):
                 self._evict(entry, Paused)
             at = min(at // least * least + entry.pool.step(entry.rank), (len(ids) - 1) // least * least)
+            entry.stepping = True
             answer = await self._open(entry, ids[:at], {"id_slot": slot.number, "n_predict": 0})
             while not (event := await answer.next()).stop:
                 pass
+            entry.stepping = False
             entry.timings = _sum(entry.timings, {**event.timings, "predicted_n": 0, "predicted_ms": 0})
             entry.pool.learn(event.timings)
             slot.held = ids[:at]
@@ -518,6 +577,12 @@ def _rest(job: Job, written: int) -> dict[str, Any]:
     if written and job.settings.get("seed", -1) >= 0:
         changed["seed"] = job.settings["seed"] + written  # the same random numbers again would be no sample
     return changed
+
+
+def _shift(timings: dict[str, float]) -> dict[str, float]:
+    """What makes the evaluation of a token that was written count as a part of writing, as it does within one request."""
+    spent = timings.get("prompt_ms", 0)
+    return {"prompt_n": -timings.get("prompt_n", 0), "prompt_ms": -spent, "predicted_ms": spent}
 
 
 def _sum(past: dict[str, float], now: dict[str, float]) -> dict[str, float]:

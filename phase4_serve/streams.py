@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import traceback
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from fastapi import Request
@@ -28,6 +29,7 @@ from phase4_serve.engine import Busy, Declined, Late, Superseded
 MAX_BODY = 4_000_000  # bytes; a file of 100,000 lines, escaped, is smaller
 BODY_SECONDS = 10.0  # until a request's body is there
 MOST_UNREAD = 64_000_000  # bytes of bodies that are still on their way, all together
+AT_ONCE = 65_536  # bytes handed on before it is seen whether they are taken
 WRITE_SECONDS = 10.0  # until a piece of an answer is taken; then the connection is cut
 log = logging.getLogger("tabsmith")
 
@@ -41,7 +43,7 @@ class Pump:
     """Runs an answer at its own speed and keeps what nobody has taken yet; an answer is bounded, and so is this."""
 
     def __init__(self, source: AsyncGenerator[bytes, None]) -> None:
-        self._parts: list[bytes] = []
+        self._parts: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._error: Exception | None = None
         self._ended = False
@@ -56,6 +58,8 @@ class Pump:
                     self._news.set()
         except Exception as error:  # noqa: BLE001  whoever takes gets it
             self._error = error
+        finally:
+            self._ended = True  # before whoever takes the last part looks, so that the end goes with it
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._ended = True
@@ -73,11 +77,14 @@ class Pump:
             raise self._error
 
     async def take(self) -> tuple[bytes, bool]:
-        """Everything there is, at least something, and whether it was the last."""
+        """What there is, at least something and about AT_ONCE bytes at most, and whether it was the last."""
         while not self._parts and not self._ended:
             await self._wait()
-        taken, ended = b"".join(self._parts), self._ended
-        self._parts.clear()
+        parts, size = list[bytes](), 0
+        while self._parts and size < AT_ONCE:
+            size += len(self._parts[0])
+            parts.append(self._parts.popleft())
+        taken, ended = b"".join(parts), self._ended and not self._parts
         if ended and self._error is not None and not isinstance(self._error, Superseded):
             taken, self._error = taken + event(dumps(as_api_error(self._error).body)), None
         return taken, ended

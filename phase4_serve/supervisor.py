@@ -117,7 +117,9 @@ class Supervisor:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 await self._listener
-                raise MachineError(f"llama-server ended at start ({_how(process.returncode)}): {self._last_words() or 'it said nothing'}")
+                said = self._last_words() or "it said nothing"
+                next_ = "try a smaller model, or name another build in LLAMA_SERVER"
+                raise MachineError(f"llama-server ended at start ({_how(process.returncode)}): {said}: {next_}")
             with contextlib.suppress(BackendDown, BackendRefused):
                 await self._asked.ask("/health", None, 2)
                 return
@@ -127,7 +129,7 @@ class Supervisor:
     async def _ended(self) -> int:
         assert self.process is not None
         while (code := self.process.poll()) is None:
-            await asyncio.sleep(POLL)
+            await _until_gone(self.process.pid)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._listener), 1)  # what it said last is still on its way
         return code
@@ -151,6 +153,22 @@ class Supervisor:
         complaints = [line for line in self._words if any(word in line.lower() or word in line for word in COMPLAINTS)]
         shown = " | ".join((complaints if only_complaints else complaints or list(self._words))[-SHOWN_LINES:])
         return f": {shown}" if only_complaints and shown else shown
+
+
+async def _until_gone(pid: int) -> None:
+    """Wait for a child's end: where the kernel tells it we sleep, and so may the machine; elsewhere it is a moment's wait."""
+    try:
+        handle = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        await asyncio.sleep(POLL)
+        return
+    loop, gone = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(handle, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 def _how(code: int) -> str:

@@ -47,7 +47,7 @@ HOST = "127.0.0.1"  # nobody else's machine is served unless somebody says so
 LONGEST_ADDRESS = 103  # bytes of a Unix socket's path that every system takes
 BACKLOG = 1024  # connections that the system keeps until we take them
 GRACE = 1  # seconds that running answers get when we stop
-TOLD_SECONDS = 5.0  # between two lines about the index
+TOLD_SECONDS = 3.0  # between two lines about the index
 IDLE_SECONDS = 75  # that a connection is kept between two requests: longer than most pauses in typing
 
 
@@ -79,6 +79,8 @@ def run(options: Options, params: ServeParams) -> None:
     """
     who = door(options.host, options.allow_hosts, options.allow_origins, take_key(KEY_VARIABLE, options.key_file))
     chat_key = os.environ.pop(CHAT_KEY_VARIABLE, "").strip()
+    if options.chat_model and not options.chat_url:
+        raise InputError("--chat-model names a model of a service: name the service too, with --chat-url")
     remote = Remote(options.chat_url, options.chat_model, chat_key) if options.chat_url else None
     if options.workspace is not None and not options.workspace.is_dir():
         raise InputError(f"{options.workspace} is no folder: name the root of your code with --workspace")
@@ -91,10 +93,29 @@ def run(options: Options, params: ServeParams) -> None:
     listening = bind(options.host, options.port)
     with listening, private_folder() as folder:
         where = options.socket or folder / "llama1.sock"
-        if len(bytes(where)) > LONGEST_ADDRESS - 2:
-            raise MachineError(f"{where} is too long for a Unix socket: name a shorter one with --socket, or set TMPDIR")
+        check_address(where)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(model, executable, folder, listening, options, fitted, who, remote))
+
+
+def check_address(where: Path) -> None:
+    """Look at the path of llama-server's socket; what stands there is deleted when it starts.
+
+    Raises:
+        MachineError: it is too long, or another server listens there.
+        InputError: there is no such folder, or a file that is no socket.
+    """
+    if len(bytes(where)) > LONGEST_ADDRESS - 2:
+        raise MachineError(f"{where} is too long for a Unix socket: name a shorter one with --socket, or set TMPDIR")
+    if not where.parent.is_dir():
+        raise InputError(f"--socket {where}: there is no folder {where.parent}: make it, or name another")
+    if not (where.exists() or where.is_symlink()):
+        return
+    if not where.is_socket() or where.is_symlink():
+        raise InputError(f"--socket {where} is a file and no socket: name a path that is free")
+    with socket.socket(socket.AF_UNIX) as other, contextlib.suppress(OSError):
+        other.connect(str(where))
+        raise MachineError(f"another server listens on {where}: name another with --socket, or stop it")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -106,7 +127,7 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError:
+    except (OSError, UnicodeError):
         raise InputError(f"--host {host} is no address: use 127.0.0.1, or an address of this machine") from None
     # With its protocol named: asyncio turns Nagle's algorithm off (40 ms an answer) only on sockets that say they are TCP
     listening = socket.socket(family, kind, socket.IPPROTO_TCP)
@@ -183,7 +204,7 @@ async def serve(
     async def prepare() -> None:
         if kept:
             await kept.restore(model.fingerprint, backend, engine.scheduler)
-        await engine.measure()
+        await engine.behind.measure()
 
     serving.now.supervisor.prepare = prepare
     stop = asyncio.Event()
@@ -274,13 +295,14 @@ async def announce(serving: Serving, listening: socket.socket, options: Options,
 
 
 async def tell_progress(known: Knowledge) -> None:
-    """Say how far the index is until everything was read; how much there is, nobody knows before."""
-    started = time.perf_counter()
+    """Say how far the index is, how fast, and how long still, until everything was read."""
     while not known.complete.is_set():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(known.complete.wait(), TOLD_SECONDS)
             break
-        print(plain_line("indexing", known.index.files, None, "files", time.perf_counter() - started), flush=True)
+        if (far := known.looked) is not None:
+            label = "index" if far.of else "index: looking for files"
+            print(plain_line(label, far.done, far.of, "files", far.seconds), flush=True)
     gc.freeze()
 
 

@@ -51,6 +51,7 @@ def write_gguf(
     layers: int = LAYERS,
     wider: int = 1,
     letters: bool = False,
+    words: tuple[str, ...] = (),
 ) -> Path:
     """A few layers of random float32 weights, tied embeddings.
 
@@ -58,9 +59,12 @@ def write_gguf(
         ids: write the ids of the markers too.
         wider: times the usual width.
         letters: only letters are likely, so that nothing ends an answer but its length.
+        words: tokens besides the bytes, and what they begin with.
     """
     hidden, ffn = HIDDEN * wider, FFN * wider
-    tokens = [*sorted(ByteLevel.alphabet()), *control]
+    written = [ByteLevel(add_prefix_space=False).pre_tokenize_str(word)[0][0] for word in words]
+    longer = list(dict.fromkeys(word[:size] for word in written for size in range(2, len(word) + 1)))
+    tokens = [*sorted(ByteLevel.alphabet()), *longer, *control]
     writer = gguf.GGUFWriter(path, arch)
     writer.add_name("tiny random")
     writer.add_block_count(layers)
@@ -75,8 +79,8 @@ def write_gguf(
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.NORMAL] * 256 + [TokenType.CONTROL] * len(control))
-    writer.add_token_merges(["ÿ ÿ"])  # never applied: two bytes 255 are no UTF-8
+    writer.add_token_types([TokenType.NORMAL] * (256 + len(longer)) + [TokenType.CONTROL] * len(control))
+    writer.add_token_merges([f"{piece[:-1]} {piece[-1]}" for piece in longer] or ["ÿ ÿ"])  # never applied: two bytes 255 are no UTF-8
     if END in control:
         writer.add_eos_token_id(tokens.index(END))
     writer.add_add_bos_token(False)

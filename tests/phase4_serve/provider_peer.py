@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -14,12 +15,12 @@ WORDS = ["It is ", "in headers.py:1 ", "😀 日本"]
 
 @dataclass
 class Peer:
-    """What it was asked, and what it does next: a status, "hang", "break", "whole", "error"; then it answers."""
+    """What it was asked, and what it does next: a status, "hang", "break", "whole", "error", bytes it sends; then it answers."""
 
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     heads: list[dict[str, str]] = field(default_factory=list)
-    next: list[int | str] = field(default_factory=list)
+    next: list[int | str | bytes] = field(default_factory=list)
     hung_up: threading.Event = field(default_factory=threading.Event)
 
 
@@ -44,8 +45,13 @@ def serve(peer: Peer) -> ThreadingHTTPServer:
                 self.wfile.write(b"{}")
                 return
             self.send_response(200)
-            self.send_header("Content-Type", "application/json" if how == "whole" else "text/event-stream")
+            whole = how == "whole" or (isinstance(how, bytes) and not how.startswith(b"data:"))
+            self.send_header("Content-Type", "application/json; charset=base64" if whole else "text/event-stream; charset=rot13")
             self.end_headers()
+            if isinstance(how, bytes):
+                with contextlib.suppress(OSError):
+                    self.wfile.write(how)
+                return
             if how == "whole":
                 self.wfile.write(json.dumps({"choices": [{"message": {"content": "".join(WORDS)}, "finish_reason": "length"}]}).encode())
                 return

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from typing import Any
 
 import openai
@@ -13,11 +14,11 @@ import pytest
 
 from core.errors import InputError
 from phase4_serve.api_error import ApiError
-from phase4_serve.chat import cited, fitting, with_pieces
+from phase4_serve.chat import cited, fitting, newest, with_pieces
 from phase4_serve.engine import Sampling
 from phase4_serve.provider import Remote
 from phase4_serve.retrieve import Found
-from phase4_serve.wire import ChatRequest
+from phase4_serve.wire import ChatRequest, Message
 from tests.phase4_serve.conftest import CANARY, HTTP, Guarded, Running
 from tests.phase4_serve.provider_peer import WORDS
 
@@ -109,6 +110,68 @@ def test_a_service_that_fails_is_an_error_that_says_so(
     assert "repeat" not in str(failed.value) and guarded.chat_key not in str(failed.value)
 
 
+def event(choice: Any) -> bytes:
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
+NO_ANSWERS = {
+    "HTML": b"<html>not found</html>",
+    "a list": b"[1, 2]",
+    "a word": b'"ok"',
+    "no choice": b'{"choices": 5}',
+    "choices of words": b'{"choices": ["a"]}',
+    "cut": b'{"choices": [{"message": {"cont',
+    "not UTF-8": b'{"choices": [{"message": {"content": "\xff\xfe"}}]}',
+    "an event of no JSON": b"data: {nope\n\n",
+    "an event of a list": b"data: [[1]]\n\n",
+    "a line without end": b"data: " + b"a" * 5_000_000,
+    "no end": event({"delta": {"content": "a"}}),
+    "nothing": b"data:\n\n",
+    "nested": b"data: " + b"[" * 100_000 + b"\n\n",
+}
+
+
+@pytest.mark.parametrize("sent", [pytest.param(sent, id=name) for name, sent in NO_ANSWERS.items()])
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_is_no_answer_is_a_broken_service(guarded: Guarded, remote: openai.OpenAI, sent: bytes, stream: bool) -> None:
+    guarded.peer.next[:] = [sent]
+    with pytest.raises(openai.APIError) as failed:
+        list(ask(remote, stream=True)) if stream else ask(remote)
+    assert failed.value.code == "provider_broken"  # in the middle of a stream there is no status any more
+
+
+WORDLESS = [
+    {"delta": "text"},
+    {"delta": ["a"]},
+    {"delta": {"content": ["a"]}},
+    {"delta": {"content": 5}},
+    {"delta": None},
+    {"message": 5},
+    {},
+]
+
+
+@pytest.mark.parametrize("choice", WORDLESS, ids=str)
+def test_a_choice_without_words_says_nothing(guarded: Guarded, remote: openai.OpenAI, choice: Any) -> None:
+    for sent in (event(choice) + event({"finish_reason": {"a": 1}}), json.dumps({"choices": [choice]}).encode()):
+        guarded.peer.next[:] = [sent]
+        assert ask(remote).choices[0].message.content == ""
+
+
+def test_an_answer_has_an_end_though_the_service_finds_none(monkeypatch: pytest.MonkeyPatch, guarded: Guarded) -> None:
+    async def asked() -> list[Any]:
+        service = Remote(guarded.peer.url, "m")
+        async with contextlib.aclosing(service.answer([QUESTION], Sampling())) as pieces:
+            return [piece async for piece in pieces]
+
+    for name, bound in (("MOST_BYTES", 500), ("LONGEST_SECONDS", 0.1)):
+        guarded.peer.next[:] = ["hang"]
+        with monkeypatch.context() as bounded:
+            bounded.setattr(f"phase4_serve.provider.{name}", bound)
+            with pytest.raises(ApiError, match="more than any answer"):
+                asyncio.run(asked())
+
+
 def test_a_service_that_breaks_off_in_the_middle_is_an_error_in_the_stream(guarded: Guarded, remote: openai.OpenAI) -> None:
     guarded.peer.next[:] = ["break"]
     text = ""
@@ -135,12 +198,31 @@ def test_this_servers_own_model_is_still_there(guarded: Guarded, remote: openai.
 
 
 @pytest.mark.parametrize(
-    "url", ["", "ftp://a/v1", "a.example/v1", "https://user:secret@a.example/v1", "https://a.example/v1?key=secret", "http://"]
-)
+    "url",
+    [
+        "", "ftp://a/v1", "a.example/v1", "https://user:secret@a.example/v1", "https://a.example/v1?key=secret", "http://",
+        "https://:secret@a.example/v1", "http://[::1", "http://a.example:99999/v1", "http://a.example:port/v1", "http://a\0b/v1",
+        "http://a.example/v1#secret", "http://a.example:0/v1", "http://a b/v1",
+    ],
+)  # fmt: skip
 def test_a_url_of_no_service_is_refused_unsaid(url: str) -> None:
     with pytest.raises(InputError) as refused:
         Remote(url, "m")
     assert "secret" not in str(refused.value)
+
+
+def test_a_key_that_no_header_can_carry_and_a_service_without_a_model_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("schl\u00fcssel-geheim", "secret\nsecret", "secret secret"):
+        with pytest.raises(InputError, match="TABSMITH_CHAT_KEY") as refused:
+            Remote("http://127.0.0.1:1/v1", "m", key)
+        assert key not in str(refused.value) and "secret" not in str(refused.value)
+    with pytest.raises(InputError, match="--chat-model"):
+        Remote("http://127.0.0.1:1/v1", "")
+    monkeypatch.setenv("ALL_PROXY", "nonsense://user:secret@a")
+    with pytest.raises(InputError, match="proxy") as refused:
+        Remote("https://a.example/v1", "m")
+    assert "secret" not in str(refused.value)
+    assert Remote("http://127.0.0.1:1/v1", "m").local
 
 
 def test_a_service_nobody_runs_is_502(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +249,26 @@ def test_pieces_stand_under_file_and_lines_in_the_system_message() -> None:
     assert [turn["role"] for turn in with_pieces(turns, "here")] == ["system", "user"] and with_pieces(turns, "") is turns
     assert with_pieces([{"role": "system", "content": "s"}, *turns], "here")[0]["content"] == "s\n\nhere"
     assert fitting(PIECES, 2 * len(cited(PIECES[0])), len) == PIECES[:2]
+
+
+def test_a_conversation_too_long_for_any_model_costs_the_time_of_its_newest_messages(server: Running) -> None:
+    lines = "".join(f"value_{i} = compute_{i}(x, {i})\n" for i in range(2000))  # 60,000 characters
+    asked = {
+        "messages": [{"role": "system", "content": "Be brief."}, *([{"role": "user", "content": lines}] * 50), QUESTION],
+        "max_tokens": 1,
+    }
+    started = time.monotonic()
+    answer = HTTP.post(f"{server.url}/v1/chat/completions", json=asked)
+    assert answer.status_code == 200 and time.monotonic() - started < 5
+    long = HTTP.post(f"{server.url}/v1/chat/completions", json={"messages": [{"role": "user", "content": lines * 2}]})
+    assert long.status_code == 400 and "the last one" in long.json()["error"]["message"]
+
+
+def test_the_newest_messages_and_the_system_message_are_kept() -> None:
+    said = [Message(role="system", content="s"), *(Message(role="user", content=letter * 10) for letter in "abc")]
+    assert [m.content[0] for m in newest(said, 21)] == ["s", "b", "c"] and newest(said, 999) == said
+    with pytest.raises(ApiError, match="shorten"):
+        newest(said, 5)
 
 
 def test_wrong_conversations_are_refused(server: Running) -> None:

@@ -46,7 +46,7 @@ def core() -> Path:
 
 def complete(core: Path, server: Running, folder: Path, provider: str, keys: str = "") -> dict[str, Any]:
     """What an editor would show at the end of the third line, some keys later."""
-    file = folder / "shapes.py"
+    file = folder / f"shapes_{provider.replace('.', '_')}_{len(keys)}.py"  # typed in another test already, it would be a backspace
     file.write_text(FILE)
     base = f"{server.url}/v1/" if provider == "openai" else f"{server.url}/"
     asked = {"provider": provider, "apiBase": base, "apiKey": "k", "folder": str(folder), "file": str(file), "line": 2, "character": 4}

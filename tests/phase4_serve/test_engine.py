@@ -36,7 +36,7 @@ async def engine(server: Running, tiny: Path, workspace: Path | None = None, **c
     if known and index:
         put_all(index, known.sources())
     made = Engine(model, params, backend, Composer(Codec(backend.ids, model.tokens), params, known, index), Metrics())
-    await made.measure()
+    await made.behind.measure()
     try:
         yield made
     finally:
@@ -174,7 +174,7 @@ def test_a_prompt_got_ready_ahead_costs_the_first_key_one_token(server: Running,
     async def main() -> None:
         async with engine(server, tiny) as made:
             ask = Ask(PREFIX, SUFFIX, "ahead.py", automatic=False)
-            assert (await made.prefill(ask)).timings["prompt_n"] > 50
+            assert (await made.behind.prefill(ask)).timings["prompt_n"] > 50
             assert (await answer(made, ask))[1].timings["prompt_n"] == 1
 
     run(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -47,6 +48,19 @@ def told(folder: Path, keep_text: bool, *given: EventRequest, answers: dict[str,
         kept.took(one)
     kept.close()
     return rows(folder / "state" / "events.jsonl")
+
+
+def test_a_flood_of_saved_files_is_counted_and_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, free = Metrics(), threading.Event()
+    kept = Events(tmp_path / "events.jsonl", False, metrics, None)
+    monkeypatch.setattr(kept, "_compare", lambda *given: free.wait(10))
+    for _ in range(20):
+        kept.took(event("saved", path="a.py", text="x" * 4_000_000))
+    assert kept._waiting_text <= module.WAITING_TEXT
+    free.set()
+    kept.close()
+    assert kept._waiting_text == kept._waiting == 0
+    assert b'tabsmith_events_total{kind="lost"} 12.0' in metrics.text()
 
 
 def test_by_default_no_text_is_kept(tmp_path: Path) -> None:

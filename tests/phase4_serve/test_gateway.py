@@ -279,6 +279,82 @@ def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
         assert talk(says_ok, sent)[0].startswith(b"HTTP/1.1 408 ")
 
 
+OFFER = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_offers_http_2_is_answered_in_http_1_with_its_body(server: Running, chunked: bool, apart: bool) -> None:
+    """java.net.http offers it with the first request of every connection, and so does `curl --http2`."""
+    data = json.dumps({**PLACE, "max_tokens": 2}).encode()
+    sized = raw("/v1/completions", {**PLACE, "max_tokens": 2}, *OFFER)
+    head = "\r\n".join(["POST /v1/completions HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked", *OFFER]).encode()
+    request = head + b"\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if chunked else sized
+    with connected(server) as connection:
+        for _ in range(2):  # the connection is used again
+            for part in (request[:-40], request[-40:]) if apart else (request,):
+                connection.sendall(part)
+                time.sleep(0.02)
+            answer = b""
+            while b"tabsmith" not in answer.partition(b"\r\n\r\n")[2]:
+                answer += connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
+        connection.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_who_sends_requests_ahead_and_hangs_up_ends_the_one_that_runs() -> None:
+    told = []
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            pass
+        told.append(message)
+
+    async def run() -> None:
+        config = uvicorn.Config(waits, http=Connection, ws="none", log_level="critical", access_log=False, lifespan="off")
+        config.load()
+        server = await asyncio.get_running_loop().create_server(lambda: Connection(config, ServerState(), {}), "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
+        await asyncio.sleep(0.1)
+        writer.close()
+        for _ in range(100):
+            await asyncio.sleep(0 if told else 0.02)
+        server.close()
+
+    asyncio.run(run())
+    assert told
+
+
+@pytest.mark.parametrize("sent", [b"\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n"], ids=["breaks", "body"])
+def test_a_connection_on_which_nothing_is_asked_is_not_kept(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(connections, "BODY_SECONDS", 0.3)
+
+    async def keeps(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def run() -> bool:
+        more = {"timeout_keep_alive": 0.3, "log_level": "critical", "access_log": False, "lifespan": "off"}
+        config = uvicorn.Config(keeps, http=Connection, ws="none", **more)  # type: ignore[arg-type]
+        config.load()
+        server = await asyncio.get_running_loop().create_server(lambda: Connection(config, ServerState(), {}), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+        for _ in range(40):
+            with contextlib.suppress(ConnectionError):
+                writer.write(sent)
+                await asyncio.sleep(0.05)
+            if reader.at_eof() or reader.exception() or writer.is_closing():
+                break
+        server.close()
+        return reader.at_eof() or reader.exception() is not None or writer.is_closing()
+
+    assert asyncio.run(run())
+
+
 def test_there_is_an_end_to_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MOST_CONNECTIONS", 2)
     whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

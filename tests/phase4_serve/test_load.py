@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from eval import prober
+from eval.bench import prober
 from tests.phase4_serve.conftest import CANARY, HTTP, PARAMS, ROOT, Running, ask, connect, make_workspace, start, wait_until
 
 CONNECTIONS = 500

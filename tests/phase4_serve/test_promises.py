@@ -36,6 +36,7 @@ from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
 
 from core.fim import CONTROL, END
+from phase4_serve.openapi import OPERATIONS
 from tests.phase4_serve.conftest import (
     CANARY,
     HTTP,
@@ -75,6 +76,37 @@ def idle(server: Running) -> bool:
     return server.metric("tabsmith_running") == 0 and not any(slot["is_processing"] for slot in server.slots())
 
 
+def core_waits(*processes: int) -> dict[tuple[int, str], float]:
+    """Per thread the seconds that it was ready to run and no core was free: the kernel counts them. Empty where it does not."""
+    found: dict[tuple[int, str], float] = {}
+    for process in processes:
+        for thread in Path(f"/proc/{process}/task").glob("*"):
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                found[process, thread.name] = int((thread / "schedstat").read_text().split()[1]) / 1e9
+    return found
+
+
+class OwnTime:
+    """How long something took without the time in which this machine gave its cores to others.
+
+    A promise in milliseconds is about a machine that has a core for the server. Beside other tests it has none for whole tenths
+    of a second. What the kernel counted for the thread of each process that waited longest is taken off, and nothing else.
+    """
+
+    def __init__(self, *processes: int) -> None:
+        self.processes = (os.getpid(), *processes)
+        self.waited = core_waits(*self.processes)
+        self.began = time.monotonic()
+
+    def seconds(self) -> float:
+        """Until now."""
+        took, now = time.monotonic() - self.began, core_waits(*self.processes)
+        lost = dict.fromkeys(self.processes, 0.0)
+        for (process, thread), waited in now.items():
+            lost[process] = max(lost[process], waited - self.waited.get((process, thread), 0.0))
+        return took - sum(lost.values())
+
+
 def in_threads(calls: list[Callable[[], Any]]) -> list[Any]:
     """What calls return that are made at the same time."""
     found: list[Any] = [None] * len(calls)
@@ -112,17 +144,16 @@ def standing_still(server: Running) -> Iterator[None]:
 
 
 def seconds_until_cancelled(server: Running, close: Callable[[], None], before: float) -> float:
-    closed = time.monotonic()
+    own = OwnTime(server.process.pid)
     close()
     wait_until(lambda: server.metric(CANCELLED) == before + 1, 5)
-    return time.monotonic() - closed
+    return own.seconds()
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("state", ["streaming", "prefilling"])
 def test_1_a_closed_connection_ends_the_generation(sluggish: Running, state: str, stream: bool) -> None:
-    took = []
-    for _ in range(3):  # the quickest of three: other programs use this machine as well
+    for _ in range(2):
         wait_until(lambda: idle(sluggish))
         before = sluggish.metric(CANCELLED)
         one = connect(sluggish, fresh(stream=stream))
@@ -132,25 +163,18 @@ def test_1_a_closed_connection_ends_the_generation(sluggish: Running, state: str
         else:
             wait_until(lambda: any(slot["is_processing"] for slot in sluggish.slots()))
             time.sleep(0.02 if state == "prefilling" else 0.4)
-        took.append(seconds_until_cancelled(sluggish, one.close, before))
+        assert seconds_until_cancelled(sluggish, one.close, before) <= SOON
         wait_until(lambda: not any(slot["is_processing"] for slot in sluggish.slots()), 1)
-        if took[-1] <= SOON:
-            break
-    assert min(took) <= SOON, took
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_1_a_closed_connection_ends_the_wait_for_a_slot(sluggish: Running, stream: bool) -> None:
-    took = []
-    for _ in range(3):
+    for _ in range(2):
         with standing_still(sluggish):
             before = sluggish.metric(CANCELLED)
             one = connect(sluggish, fresh(stream=stream))
             wait_until(lambda: sluggish.metric("tabsmith_running") == PARAMS.slots + 1)
-            took.append(seconds_until_cancelled(sluggish, one.close, before))
-        if took[-1] <= SOON:
-            break
-    assert min(took) <= SOON, took
+            assert seconds_until_cancelled(sluggish, one.close, before) <= SOON
 
 
 # --- 2: a cancel never touches another's generation
@@ -232,14 +256,14 @@ def test_4_more_than_may_wait_are_told_to_come_back(sluggish: Running) -> None:
 
     def watch() -> None:
         while not done.wait(0.02):
-            started = time.monotonic()
+            own = OwnTime(sluggish.process.pid)
             assert HTTP.get(f"{sluggish.url}/health").status_code == 200
-            health.append(time.monotonic() - started)
+            health.append(own.seconds())
 
     def one() -> tuple[httpx.Response, float]:
-        started = time.monotonic()
+        own = OwnTime(sluggish.process.pid)
         answer = ask(sluggish, **fresh(max_tokens=100))
-        return answer, time.monotonic() - started
+        return answer, own.seconds()
 
     wait_until(lambda: idle(sluggish))
     watching = threading.Thread(target=watch)
@@ -252,7 +276,7 @@ def test_4_more_than_may_wait_are_told_to_come_back(sluggish: Running) -> None:
     assert sorted(answer.status_code for answer, _ in found) == [200] * room + [429] * (12 - room)
     assert all(answer.headers["retry-after"] and answer.json()["error"]["type"] == "rate_limit_error" for answer, _ in refused)
     assert min(seconds for _, seconds in refused) < 0.05 and max(seconds for _, seconds in refused) < 1
-    assert statistics.median(health) < 0.1
+    assert max(health) < 0.1, sorted(health)[-5:]
     assert not sluggish.metric("tabsmith_running")
 
 
@@ -689,22 +713,28 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = st.sampled_from(
-    ["prompt", "suffix", "max_tokens", "stop", "temperature", "path", "user", "stream", "n", "input_prefix", "input_suffix", "input_extra",
-     "n_predict", "messages", "order", "seed", "top_k", "query", "event", "input", "response_fields", "n_cmpl", "stream_options"]
+ODD = st.sampled_from(
+    [*CONTROL, "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>", "\0", "a\0b", "\r", "\ud800", "\udc00x", "\ufeff", "../../etc/passwd",
+     "file:///etc/passwd", "%2e%2e/a", "x" * 5000, "(" * 3000, "\n" * 3000, "a." + "p" * 300, -1, -2, 2**31, 2**64, 10**30, 1e308, 1e-320]
 )  # fmt: skip
+POSTED = [operation for operation in OPERATIONS if operation.body is not None]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(
-    body=st.dictionaries(FIELDS, ANYTHING, max_size=6),
-    place=st.sampled_from(
-        ["/v1/completions", "/infill", "/completion", "/v1/chat/completions", "/v1/embeddings", "/v1/search", "/v1/events"]
-    ),
-)
-def test_14_no_body_is_a_server_error(server: Running, body: dict[str, Any], place: str) -> None:
-    short = {"max_tokens": 1, "n_predict": 1, **body}
-    answer = HTTP.post(f"{server.url}{place}", content=json.dumps(short).encode(), headers={"content-type": "application/json"})
+@st.composite
+def bodies(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """A path and what its description gives as an example, with anything in some of its fields."""
+    operation = draw(st.sampled_from(POSTED))
+    assert operation.body is not None
+    changed = draw(st.dictionaries(st.sampled_from(sorted(operation.body.model_fields)), ANYTHING | ODD, max_size=4))
+    short = {name: 1 for name in ("max_tokens", "n_predict") if name in operation.body.model_fields}
+    return operation.path, {**(operation.example or {}), "manual": True, **short, **changed}
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(asked=bodies())
+def test_14_no_body_is_a_server_error(server: Running, asked: tuple[str, dict[str, Any]]) -> None:
+    place, body = asked
+    answer = HTTP.post(f"{server.url}{place}", content=json.dumps(body).encode(), headers={"content-type": "application/json"}, timeout=20)
     assert answer.status_code < 500, (place, body, answer.text)
     if answer.status_code >= 400 and answer.status_code != 499:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
@@ -753,8 +783,8 @@ def test_17_completions_of_the_served_model_end_by_themselves(tmp_path: Path) ->
     running = start(SERVED, tmp_path / "s", None, "--prefix-tokens", "240", "--ctx", "1024")
     try:
         ended = []
-        for path in sorted((ROOT / "core").glob("*.py"))[:10]:
-            lines = path.read_text().splitlines(keepends=True)
+        texts = {path: path.read_text().splitlines(keepends=True) for path in sorted((ROOT / "core").glob("*.py"))}
+        for path, lines in [(path, lines) for path, lines in texts.items() if len(lines) >= 60][:10]:
             for at in random.Random(path.name).sample(range(20, len(lines) - 20), 10):
                 before, line = "".join(lines[:at]), lines[at]
                 cut = len(line) // 2

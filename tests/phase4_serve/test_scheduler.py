@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import subprocess
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -351,6 +352,38 @@ def test_chat_goes_on_under_constant_typing(run: Any, monkeypatch: pytest.Monkey
     assert chat.error is None and len(chat.tokens) > 0 and chat.events[-1].stop and keys > 3
 
 
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("tick", [0.0, 0.001])
+def test_a_chat_starts_when_its_time_has_come_however_the_clock_rounds(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tick: float, beside: bool
+) -> None:
+    """uvloop's clock counts milliseconds: a timer meets its time exactly, (t + 0.4) - t may be below 0.4, and it may go on meanwhile."""
+    clock = [0.0]
+
+    def now() -> float:
+        clock[0] = round(clock[0] + tick, 3)
+        return clock[0]
+
+    monkeypatch.setattr(scheduler, "_now", now)
+
+    async def scenario(ours: Scheduler, backend: Counting) -> None:
+        times = random.Random(1)
+        for turn in range(200):
+            who = Scheduler(backend, SLOTS, QUEUE)
+            clock[0] = times.randrange(10**6, 10**9) / 1000
+            typing, chat = who._admit(job("typist", "abc")), who._admit(job("chat", "abc", rank=Rank.CHAT))
+            if not beside:
+                who._leave(typing)
+            due = chat.since + scheduler.PATIENCE if beside else who._typed + scheduler.RESUME
+            clock[0] = round(due - turn % 5 * tick, 3)
+            who._pump()
+            assert chat.slot is not None or who._timer is not None, f"at {clock[0]} nobody looks again"
+            for entry in (typing, chat):
+                who._leave(entry)
+
+    run(scenario)
+
+
 def test_a_sampled_chat_goes_on_with_other_random_numbers(run: Any) -> None:
     async def scenario(who: Scheduler, backend: Counting) -> list[dict[str, Any]]:
         result = Result()
@@ -378,6 +411,35 @@ def test_what_nobody_waits_for_ends_when_somebody_types(run: Any) -> None:
         assert typed.error is None
         await ahead
         assert isinstance(result.error, Superseded)
+
+    run(scenario)
+
+
+def test_a_step_that_nobody_waits_for_any_more_ends_by_itself_and_the_key_follows(run: Any) -> None:
+    """llama-server would hear of nothing before: asking whether it is done would only take time from it."""
+
+    async def scenario(who: Scheduler, backend: Counting) -> None:
+        result, looks, freed = Result(), list[int](), list[float]()
+        is_idle = backend.is_idle
+
+        async def looking(slot: int) -> bool:
+            looks.append(slot)
+            return await is_idle(slot)
+
+        backend.is_idle = looking  # type: ignore[method-assign]
+        who.on_freed = freed.append
+        prompt = ids_of("ahead" * 60)
+        ahead = asyncio.create_task(follow(who, job("a", prompt, 0, Rank.BACKGROUND), result))
+        while len(backend.opened) < 3:
+            await asyncio.sleep(0)
+        assert backend.opened[-1]["n_predict"] == 0 and backend.opened[-1]["length"] < len(prompt)
+        typed = await follow(who, job("b", "typed", 5))
+        await ahead
+        assert typed.error is None and len(typed.tokens) == 5 and isinstance(result.error, Superseded)
+        assert freed and not looks
+        held = len(who.holds("a"))
+        again = await follow(who, job("a", prompt, 0, Rank.BACKGROUND))
+        assert again.error is None and again.events[-1].timings["prompt_n"] <= len(prompt) - held
 
     run(scenario)
 
@@ -472,15 +534,19 @@ def test_a_reader_who_takes_his_time_holds_no_slot(run: Any) -> None:
     run(scenario, 1)
 
 
-def test_jobs_move_to_another_llama_server_and_what_runs_finishes_where_it_is(run: Any, llama: Llama) -> None:
+def test_jobs_go_to_another_llama_server_and_who_came_before_is_answered_where_his_ids_are_known(run: Any, llama: Llama) -> None:
     async def scenario(who: Scheduler, backend: Counting) -> None:
         result, other = Result(), Counting(llama.socket, llama.model)
         running = asyncio.create_task(follow(who, job("a", "abc", 300), result))
         while not result.events:
             await asyncio.sleep(0.001)
+        others = [asyncio.create_task(follow(who, job(name, name, 40))) for name in ("waits", "runs")]
+        await asyncio.sleep(0)
+        assert who._waiting
         who.replace(other)
         assert who.uses(backend) and not who.uses(other)
         assert (await follow(who, job("b", "abc", 3))).error is None and len(other.opened) == 1
+        assert [result.error for result in await asyncio.gather(*others)] == [None, None] and len(other.opened) == 1
         await running
         assert result.error is None and result.events[-1].timings["predicted_n"] == 300 and not who.uses(backend)
 
@@ -515,3 +581,22 @@ def test_a_llama_server_that_is_killed_is_an_error_and_its_caches_are_forgotten(
         llama.process.kill()
         llama.process.wait()
     assert isinstance(result.error, BackendDown)
+
+
+def test_nobody_gives_way_to_one_who_waits_for_a_slot_of_its_own(run: Any, llama: Llama) -> None:
+    """It would begin anew at once, and give way again, without an end; where several may run at a time."""
+
+    async def scenario(who: Scheduler, backend: Counting) -> None:
+        begun = Result()
+        older = asyncio.create_task(follow(who, job("x", "abc" * 4, 400), begun))
+        while not begun.events:
+            await asyncio.sleep(0.002)
+        with llama.frozen():
+            newer = asyncio.create_task(follow(who, job("x", "abc" * 5, 4)))  # its slot is not idle yet
+            await asyncio.sleep(0.01)
+            other = asyncio.create_task(follow(who, job("y", "def " * 60, 4)))  # may start, and is dearer
+            await asyncio.sleep(0.05)
+        assert isinstance((await older).error, Superseded)
+        assert [len((await task).tokens) for task in (newer, other)] == [4, 4]
+
+    run(scenario)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,39 @@ def test_ask_knows_where_a_file_ends(tmp_path: Path, place: list[str], says: str
     file.write_text("x = 1\n")
     result = CliRunner().invoke(app, ["ask", "--file", str(file), *place])
     assert result.exit_code == 2 and says in result.stderr
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"5", b'{"choices": []}', b'{"choices": 5}', b"<html>"])
+def test_ask_at_something_else_names_the_command(tmp_path: Path, answer: bytes) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    (tmp_path / "a.py").write_text("x = \n")
+    other = ThreadingHTTPServer(("127.0.0.1", 0), Other)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{other.server_port}"
+    ended = CliRunner().invoke(app, ["ask", "--file", str(tmp_path / "a.py"), "--line", "1", "--col", "5", "--url", url])
+    other.shutdown()
+    assert ended.exit_code == 3 and "phase4_serve up" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_ask_takes_a_large_file_and_no_proxy(server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # would see the code, and the key
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    file = tmp_path / "large.py"
+    file.write_text("value = 1\n" * 700_000 + "x = \n")
+    ended = CliRunner().invoke(app, ["ask", "--file", str(file), "--line", "700001", "--col", "5", "--url", server.url])
+    assert ended.exit_code == 0, ended.output
 
 
 def test_ask_without_a_server_names_the_command(tmp_path: Path) -> None:

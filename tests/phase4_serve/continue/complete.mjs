@@ -38,6 +38,8 @@ const ask = async (text, character, id) =>
   });
 
 const lines = fs.readFileSync(asked.file, "utf8").split("\n");
+// An editor has run for a while: before its parsers are loaded, seconds long, Continue sends the first key's request and no other
+if (asked.keys) await ask(lines.join("\n"), asked.character, "warm");
 const started = Date.now();
 const answers = [];
 for (let typed = 0; typed <= asked.keys.length; typed++) {
