@@ -158,7 +158,6 @@ class Engine:
         healed = self.healer.heal(plan.ids, draft.ask.prefix) if self.healer and plan.order != "psm" else None
         answer = Answer(healed.ids, plan.seat, healed.typed) if healed else Answer(plan.ids, plan.seat)
         if healed and self.healer:
-            request.extra = {"n_predict": cap + healed.tokens}
             request.lead = self.healer.lead(healed.typed, settings)
             self.metrics.healed.inc()
         if key is not None:
@@ -204,7 +203,7 @@ class Engine:
             request.heard = time.perf_counter()
             turn.check()
         # As long as llama-server was asked for: it ends by itself now, which is cheaper than to end it and to look whether it has
-        turn.lingers = showing.ended == "limit" and request.generation is not None and not request.extra
+        turn.lingers = showing.ended == "limit" and request.generation is not None
         rest = showing.finish()
         if held + rest if budget is not None else rest:
             yield held + rest if budget is not None else rest
@@ -215,7 +214,7 @@ class Engine:
         for session in [name for name in self._writing if name not in self._turns]:
             self._stop_writing(session)  # nobody waits for that: it goes on when it is asked for
         deadline = asyncio.get_running_loop().time() + self.params.deadline_ms / 1000 if ask.automatic else None
-        settings = {**request.settings, "n_predict": showing.most - len(answer.ids), **request.extra}
+        settings = {**request.settings, "n_predict": showing.most - len(answer.ids)}
         job = Job(answer.seat, Rank.TYPING, [*answer.prompt, *answer.ids], settings, deadline, lead=request.lead)
         if request.source == "typed":
             request.source = "resumed"
@@ -338,6 +337,8 @@ class Engine:
         self.healer = Healer(backend) if self.params.heal else None
 
     def close(self) -> None:
-        """End what runs in the background."""
+        """End what runs in the background, and what is still being written behind an answer."""
         self.behind.close()
+        for session in list(self._writing):
+            self._stop_writing(session)
         self._choosing.shutdown(wait=False, cancel_futures=True)

@@ -11,7 +11,7 @@ request; it costs 10 to 14 ms at 151,936 tokens, as llama.cpp then tries every t
 writes half a character.) Prompts that end otherwise (psm) cannot be healed.
 
     healed = healer.heal(prompt.ids, ask.prefix)          # None: nothing to heal, ask as always
-    job = Job(..., healed.ids, {**settings, "n_predict": n + healed.tokens}, lead=healer.lead(healed.typed, settings))
+    job = Job(..., healed.ids, {**settings, "n_predict": n}, lead=healer.lead(healed.typed, settings))
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from bisect import bisect_left
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import accumulate, takewhile
 from typing import Any, NamedTuple, Protocol
 
 from phase4_serve.backend import Event
@@ -48,7 +49,6 @@ class Healed(NamedTuple):
 
     ids: list[int]
     typed: str  # what the cut tokens stood for; the answer begins with it
-    tokens: int  # that `typed` may take: to be added to n_predict
 
 
 class Pieces:
@@ -144,7 +144,7 @@ class Healer:
                 return None
             longer = len(self.pieces.begin_with(dropped)) > (len(ids) - at == 1)  # than the token that stands there
             if longer and _whole_text(dropped):
-                healed = Healed(list(ids[:at]), dropped.decode(), len(dropped))
+                healed = Healed(list(ids[:at]), dropped.decode())
         return healed
 
     def lead(self, typed: str, settings: dict[str, Any]) -> Lead:
@@ -158,6 +158,11 @@ class Lead:
     def __init__(self, healer: Healer, typed: str, settings: dict[str, Any]) -> None:
         self.healer, self.typed = healer, typed.encode()
         self.stop, self.bias = tuple(settings.get("stop", ())), list(settings.get("logit_bias", ()))
+
+    def inside(self, written: Sequence[int]) -> int:
+        """Tokens that say nothing but the text: they do not count among those that were asked for."""
+        sizes = accumulate(len(self.healer.words.piece(token)) for token in written)
+        return sum(1 for _ in takewhile(lambda size: size <= len(self.typed), sizes))
 
     async def __call__(self, written: Sequence[int], one: One) -> AsyncGenerator[Event, None]:
         """Events until the text is written.

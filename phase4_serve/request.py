@@ -82,7 +82,6 @@ class Request:
     def __init__(self, draft: Draft, sampling: Sampling, started: float) -> None:
         self.draft, self.sampling, self.started = draft, sampling, started
         self.settings: dict[str, Any] = {}
-        self.extra: dict[str, Any] = {}  # settings of its first generation only
         self.lead: Lead | None = None  # what its first generation begins with
         self.key: Hashable | None = None
         self.source = "model"

@@ -26,7 +26,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from phase4_serve.backend import Aborted, Answer, Backend, BackendDown, BackendRefused, Event
 
@@ -44,6 +44,7 @@ COLD = 30.0  # seconds unused after which a slot may be taken for something in t
 KNOWN = 32  # tokens in common that make a slot nobody owns worth taking
 WHOLE = ("grammar", "json_schema")  # settings of a completion that cannot be interrupted: the grammar would begin anew
 LOOK, SOON, LOOKING = 0.002, 0.05, 5.0  # seconds between two looks whether a slot is idle, when they get rarer, and in all
+AWAY = 0.9  # of the time that a token takes: before it is over no look is worth what it takes from llama-server
 
 
 class Busy(Exception):
@@ -63,7 +64,16 @@ class Paused(Exception):
 
 
 One = Callable[[dict[str, Any]], Awaitable[Event]]  # asks for the next token alone, with these settings besides the job's
-Lead = Callable[[list[int], One], AsyncGenerator[Event, None]]  # events of a completion's beginning, after these tokens of it
+
+
+class Lead(Protocol):
+    """What a completion has to begin with."""
+
+    def __call__(self, written: list[int], one: One) -> AsyncGenerator[Event, None]:
+        """Events of its beginning, after what is written of it."""
+
+    def inside(self, written: list[int]) -> int:
+        """How many of these tokens are only that beginning, and not counted in `n_predict`."""
 
 
 class Rank(IntEnum):
@@ -110,6 +120,7 @@ class Pool:
     backend: Backend
     slots: list[Slot]
     per_token: float = PER_TOKEN
+    a_token: float = 0.0  # seconds to generate one; 0 until it has been measured
 
     @classmethod
     def of(cls, backend: Backend, slots: int) -> Pool:
@@ -131,9 +142,12 @@ class Pool:
         return max(STEP, min(LONGEST_STEP, int(STEP_SECONDS / self.per_token) // STEP * STEP))
 
     def learn(self, timings: dict[str, float]) -> None:
-        """Note how fast a prompt was evaluated."""
+        """Note how fast a prompt was evaluated, and tokens generated."""
         if timings.get("prompt_n", 0) >= IDLE_STEP / 2:
             self.per_token += LIKE * (timings["prompt_ms"] / 1000 / timings["prompt_n"] - self.per_token)
+        if (many := timings.get("predicted_n", 0)) > 1:  # the first came with the prompt
+            took = timings.get("predicted_ms", 0) / 1000 / (many - 1)
+            self.a_token += LIKE * (took - self.a_token) if self.a_token else took
 
     def forget(self) -> None:
         """llama-server went away, and every cache with it."""
@@ -157,6 +171,7 @@ class Entry:
     generating: bool = False
     stepping: bool = False  # llama-server evaluates a step of its prompt, and hears nothing until that is done
     turn: float = 0.0  # loop time until which it is not paused
+    heard: float = 0.0  # loop time of llama-server's last word
     written: list[int] = field(default_factory=list)  # what it goes on from after a pause
     timings: dict[str, float] = field(default_factory=dict)  # of requests that are over
     current: dict[str, float] = field(default_factory=dict)  # of the one that runs
@@ -430,7 +445,8 @@ class Scheduler:
             return
         entry.answer.abort(unread)
         if looks:
-            task = asyncio.create_task(self._until_idle(entry.pool.backend, slot))
+            next_word = entry.heard + AWAY * entry.pool.a_token if entry.generating else 0.0
+            task = asyncio.create_task(self._until_idle(entry.pool.backend, slot, next_word))
             self._looking.add(task)
             task.add_done_callback(self._looking.discard)
 
@@ -445,8 +461,9 @@ class Scheduler:
         timer = asyncio.get_running_loop().call_later(LOOKING, answer.abort)  # which is an end, too
         answer.leave(over)
 
-    async def _until_idle(self, backend: Backend, slot: Slot) -> None:
+    async def _until_idle(self, backend: Backend, slot: Slot, next_word: float) -> None:
         started = _now()
+        await asyncio.sleep(max(0.0, next_word - started))
         with contextlib.suppress(BackendDown, BackendRefused):
             while (passed := _now() - started) < LOOKING and not await backend.is_idle(slot.number):
                 await asyncio.sleep(LOOK if passed < SOON else 5 * LOOK)
@@ -472,7 +489,7 @@ class Scheduler:
                     entry.written += event.tokens
                     yield event._replace(timings=entry.timings)
         ids, led = [*job.ids, *entry.written], job.lead is not None and bool(entry.written)
-        settings = {**job.settings, "id_slot": slot.number, **_rest(job, len(entry.written))}
+        settings = {**job.settings, "id_slot": slot.number, **_rest(job, entry.written)}
         if entry.written and settings.get("n_predict") == 0:  # paused behind its last token: llama-server would write one more
             yield Event("", True, "limit", entry.timings)
             return
@@ -483,6 +500,7 @@ class Scheduler:
         try:
             while True:
                 event = await answer.next()
+                entry.heard = _now()
                 if not entry.generating and event.tokens:
                     self._generates(entry, slot)
                 if led and event.timings:
@@ -490,17 +508,19 @@ class Scheduler:
                 held += event.tokens
                 entry.written += event.tokens
                 entry.current = event.timings or entry.current
+                if event.stop:
+                    self._whole(entry)  # the end of the stream may still be on its way
                 yield event._replace(timings=_sum(entry.timings, entry.current))
                 if event.stop:
-                    entry.pool.learn(event.timings)
                     return
         finally:
+            entry.pool.learn(entry.current)
             entry.timings = _sum(entry.timings, entry.current)
 
     async def _one(self, entry: Entry, slot: Slot, settings: dict[str, Any]) -> Event:
         """Generate one token; the slot stays the job's."""
         job, ids = entry.job, [*entry.job.ids, *entry.written]
-        asked = {**job.settings, "id_slot": slot.number, **_rest(job, len(entry.written)), **settings, "n_predict": 1}
+        asked = {**job.settings, "id_slot": slot.number, **_rest(job, entry.written), **settings, "n_predict": 1}
         answer, token = await self._open(entry, ids, asked), Event("", False, "", {})
         slot.held = ids
         while not (event := await answer.next()).stop:
@@ -569,13 +589,14 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _rest(job: Job, written: int) -> dict[str, Any]:
+def _rest(job: Job, written: list[int]) -> dict[str, Any]:
     """What changes in the settings of a completion that goes on."""
     changed: dict[str, Any] = {}
     if written and job.settings.get("n_predict", -1) >= 0:
-        changed["n_predict"] = max(0, job.settings["n_predict"] - written)
+        counted = len(written) - (job.lead.inside(written) if job.lead is not None else 0)
+        changed["n_predict"] = max(0, job.settings["n_predict"] - counted)
     if written and job.settings.get("seed", -1) >= 0:
-        changed["seed"] = job.settings["seed"] + written  # the same random numbers again would be no sample
+        changed["seed"] = job.settings["seed"] + len(written)  # the same random numbers again would be no sample
     return changed
 
 

@@ -9,6 +9,7 @@ where no token of its vocabulary can lie across (see `_LINE`).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http.client
 import json
@@ -16,7 +17,7 @@ import re
 import socket as sockets
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,7 +81,7 @@ class Vocabulary:
         self.n_vocab = int(api.llama_vocab_n_tokens(self._vocab))
         self._cut = self._cuts()
         self._length = np.full(self.n_vocab, -1, np.int64)  # bytes of a token; -1: not asked for yet
-        self._whole = threading.Lock()  # held while all of it is read, so that it is not freed meanwhile
+        self._lock, self._readers, self._closed = threading.Lock(), 0, False
         self._line = lru_cache(REMEMBERED)(self._encode)
         self._lines = lru_cache(WINDOWS)(self._encode_lines)
         self.piece = lru_cache(None)(self._piece)
@@ -137,7 +138,8 @@ class Vocabulary:
         data = text.encode("utf-8", "replace")
         size = len(data) + 2
         ids = (self._api.llama_token * size)()
-        count = self._api.llama_tokenize(self._vocab, data, len(data), ids, size, False, False)
+        with self._open():
+            count = self._api.llama_tokenize(self._vocab, data, len(data), ids, size, False, False)
         if count < 0:
             raise RuntimeError("a text has more tokens than bytes")
         return tuple(ids[:count])
@@ -146,6 +148,10 @@ class Vocabulary:
         """Bytes of a token; of a control token none, as llama-server writes none."""
         if not 0 <= token < self.n_vocab:
             raise ValueError(f"token {token} of {self.n_vocab}")
+        with self._open():
+            return self._bytes(token)
+
+    def _bytes(self, token: int) -> bytes:
         room = 64
         while True:
             data = ctypes.create_string_buffer(room)
@@ -155,13 +161,38 @@ class Vocabulary:
             room = -size
 
     def pieces(self) -> list[bytes]:
-        """Bytes of every token, none of them kept here."""
-        with self._whole:
-            return [self._piece(token) for token in range(self.n_vocab)] if self._model else []
+        """Bytes of every token, none of them kept here; nothing once it is closed."""
+        with contextlib.suppress(RuntimeError), self._open():
+            return [self._bytes(token) for token in range(self.n_vocab)]
+        return []
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        """Keep it from being freed meanwhile.
+
+        Raises:
+            RuntimeError: it is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the vocabulary is closed")
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+            self._free()
 
     def close(self) -> None:
-        """Free it."""
-        with self._whole:
+        """Free it, as soon as nobody reads it."""
+        self._closed = True
+        self._free()
+
+    def _free(self) -> None:
+        with self._lock:
+            if not self._closed or self._readers:
+                return
             model, self._model = self._model, None
         if model:
             self._api.llama_model_free(model)

@@ -110,7 +110,6 @@ class Asker:
             settings |= {"grammar": grammar(cut[1]), "n_predict": tokens + len(cut[1])}
             return Question(job._replace(ids=cut[0]), cut[1])
         if way == "healed" and (healed := self.healer.heal(ids, cursor.prefix)):
-            settings["n_predict"] = tokens + healed.tokens
             return Question(job._replace(ids=healed.ids, lead=self.healer.lead(healed.typed, settings)), healed.typed)
         return Question(job, "")
 

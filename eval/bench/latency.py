@@ -35,6 +35,7 @@ SUFFIX, CONTEXT = 192, 320  # tokens that a peer gets after the cursor and from 
 PEERS = {"infill": (), "infill_spm": ("--spm-infill",), "infill_reuse": ("--cache-reuse", "256"), "infill_vim": ()}
 VIM = "infill_vim"  # the same server, asked with llama.vim's own windows: more text than ours, and moved with every line
 VIM_PREFIX, VIM_SUFFIX = 256, 64  # lines
+STILL = 4.5  # seconds without work after which nothing more is to come: better pieces are looked for after three
 PAUSE = 1.0  # seconds before a jump: somebody looks for the function first
 AFTER_JUMP = 3  # keys typed behind a jump
 PACE = 0.125  # seconds per key: eight a second, a fast typist
@@ -260,15 +261,15 @@ def _cpu(server: Server) -> float:
     return sum(sum(one.cpu_times()[:2]) for one in server.tree())
 
 
-def quiet(server: Server, seconds: float = 20.0) -> float:
-    """Wait until a server does nothing on its own any more; seconds that took."""
-    started = time.monotonic()
+def quiet(server: Server, seconds: float = 30.0) -> float:
+    """Wait until a server does nothing on its own any more; seconds that took. It may only have paused: for RETHINK it waits, too."""
+    started = last = time.monotonic()
     before = _cpu(server)
-    while time.monotonic() - started < seconds:
+    while last + STILL > time.monotonic() < started + seconds:
         time.sleep(0.3)
         now = _cpu(server)
-        if now - before < 0.05:
-            break
+        if now - before > 0.05:
+            last = time.monotonic()
         before = now
     return time.monotonic() - started
 

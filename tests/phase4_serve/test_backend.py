@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -237,3 +238,27 @@ def test_ids_may_be_asked_from_several_threads(tiny: Path, server: Running) -> N
     for thread in threads:
         thread.join()
     assert len(found) == 4 and all(ids == found[0] for ids in found)
+
+
+def test_a_vocabulary_that_is_closed_while_others_read_it_is_freed_behind_them(tiny: Path) -> None:
+    vocabulary = Vocabulary(tiny)
+    known = vocabulary.pieces()
+    ended: list[str] = []
+
+    def read() -> None:
+        try:
+            for number in range(100_000):
+                assert vocabulary._piece(number % len(known)) == known[number % len(known)]
+                vocabulary._encode(f"value_{number} = {number}")
+        except RuntimeError as error:
+            ended.append(str(error))
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    time.sleep(0.05)
+    vocabulary.close()
+    vocabulary.close()
+    for reader in readers:
+        reader.join()
+    assert ended == ["the vocabulary is closed"] * 4 and vocabulary._model is None and vocabulary.pieces() == []
