@@ -406,6 +406,8 @@ class Scheduler:
             entry.go.exception()  # it has been told, or nobody listens any more
         if entry in self._running:
             self._abort(entry)
+        elif entry.answer is not None:
+            entry.answer.abort()
         self._free(entry)
         self._pump()
 
@@ -496,6 +498,7 @@ class Scheduler:
         answer = await self._open(entry, ids, settings)
         answer.when_whole(lambda: self._whole(entry))
         held = slot.held = ids
+        most = len(entry.written) + settings["n_predict"] if settings.get("n_predict", -1) >= 0 else -1
         entry.current = {}
         try:
             while True:
@@ -508,8 +511,8 @@ class Scheduler:
                 held += event.tokens
                 entry.written += event.tokens
                 entry.current = event.timings or entry.current
-                if event.stop:
-                    self._whole(entry)  # the end of the stream may still be on its way
+                if event.stop or len(entry.written) >= most >= 0:
+                    self._whole(entry)  # it says no more, though its last word may still be on its way
                 yield event._replace(timings=_sum(entry.timings, entry.current))
                 if event.stop:
                     return
