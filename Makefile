@@ -21,7 +21,7 @@ repro: build
 # two processes of one thread each, whole files apart: the tests of a file share their fixtures
 TEST_WORKERS ?= 2
 test: build
-	@OMP_NUM_THREADS=1 python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	@OMP_NUM_THREADS=1 python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 slow: build
 	@python -m pytest -m slow
