@@ -166,7 +166,9 @@ def test_a_signal_at_any_moment_of_the_start_is_no_traceback(
     command = [sys.executable, "-X", "importtime", "-m", "phase4_serve", *flags]  # says on stderr what has been imported
     with log.open("w") as out:
         environment = {**os.environ, **{name: str(path) for name, path in homes.items()}}
-        process = subprocess.Popen(command, stdout=out, stderr=out, text=True, cwd=ROOT, env=environment)
+        process = subprocess.Popen(  # with Ctrl-C as a terminal leaves it: who runs in the background inherits that it is ignored
+            command, stdout=out, stderr=out, text=True, cwd=ROOT, env=environment, preexec_fn=lambda: signal.signal(how, signal.SIG_DFL)
+        )
     imported = re.compile(rf"\| +{moment.removeprefix('import ')}\n")
     wait_until(lambda: imported.search(log.read_text()) or (tmp_path / moment).exists(), 60)
     process.send_signal(how)
